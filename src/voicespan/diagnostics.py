@@ -1,0 +1,105 @@
+"""What voicespan says about itself: single lines on stderr, and counts of what went wrong. Never raises."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import Literal
+
+Level = Literal["debug", "warning"]
+
+REPEAT_AFTER_S = 60.0
+"""The same key is said again only after this time."""
+
+_MAX_KEYS = 512
+_MAX_COUNTERS = 256
+_OTHER = "other"
+_LOCK_TIMEOUT_S = 0.05
+
+_said: dict[str, tuple[float]] = {}
+
+
+def say(key: str, message: str, *, level: Level = "warning") -> bool:
+    """Write one line `voicespan: <message>` on stderr, at most once a minute for each `key`.
+
+    Returns whether the line was due (also when VOICESPAN_LOG_LEVEL keeps it from being written).
+    """
+    try:
+        if not _due(key):
+            return False
+        if _shown(level):
+            _write(message)
+    except Exception:  # a diagnosis must never become the failure
+        return False
+    return True
+
+
+def forget() -> None:
+    """Forget what was said and counted: for tests and for the child of a fork."""
+    _said.clear()
+    counters.clear()
+
+
+def _due(key: str) -> bool:
+    # No lock: a signal handler waits for a thread that may come here while the interrupted thread is here too.
+    # Of several threads, the one that takes the expired entry away, or the first that puts one in, speaks.
+    now = (time.monotonic(),)
+    before = _said.get(key)
+    if before is not None:
+        if now[0] - before[0] < REPEAT_AFTER_S or _said.pop(key, None) is not before:
+            return False
+    elif len(_said) >= _MAX_KEYS:
+        _said.clear()
+    return _said.setdefault(key, now) is now
+
+
+def _shown(level: Level) -> bool:
+    from voicespan import settings
+
+    return settings.current().log_level in {"debug", level}
+
+
+def _write(message: str) -> None:
+    stream = sys.stderr
+    if stream is not None:
+        stream.write(f"voicespan: {' '.join(message.split())}\n")
+        stream.flush()
+
+
+class Counters:
+    """Named counts, safe to use from any thread; the number of names is bounded, the rest is counted as `other`."""
+
+    def __init__(self, max_names: int = _MAX_COUNTERS) -> None:
+        self._max_names = max_names
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Add `count` to `name`."""
+        # With a time-out: a signal may have stopped the very thread that holds the lock, and its handler waits for us.
+        locked = self._lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        try:
+            if name not in self._counts and len(self._counts) >= self._max_names:
+                name = _OTHER
+            self._counts[name] = self._counts.get(name, 0) + count
+        finally:
+            if locked:
+                self._lock.release()
+
+    def snapshot(self) -> dict[str, int]:
+        """Return a copy of all counts, by name."""
+        return dict(sorted(self._counts.copy().items()))
+
+    def clear(self) -> None:
+        """Set every count to zero. The lock is new: after a fork the old one may be held by a thread that is gone."""
+        self._lock = threading.Lock()
+        self._counts = {}
+
+
+counters = Counters()
+"""The counts of this process. They are not inherited by the child of a fork."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget)

@@ -1,0 +1,209 @@
+"""Every environment variable that voicespan reads; `python -m voicespan.settings` prints them as docs/settings.md."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+PREFIX = "VOICESPAN_"
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """How a variable's text becomes a value; `parse` raises ValueError, and `words` ends "is not ..."."""
+
+    words: str
+    parse: Callable[[str], object]
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+def _number(*, above: float | None = None, least: float | None = None) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not value < float("inf") or (above is not None and value <= above) or (least is not None and value < least):
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(text)
+        return text.lower()
+
+    return parse
+
+
+FLAG = Type("true or false", _flag)
+TEXT = Type("a text", str)
+POSITIVE_S = Type("a number of seconds above 0", _number(above=0))
+DURATION_S = Type("a number of seconds, 0 or more", _number(least=0))
+DURATION_MS = Type("a number of milliseconds, 0 or more", _number(least=0))
+LOG_LEVEL = Type("one of off, warning, debug", _choice("off", "warning", "debug"))
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: `default` as it stands in the table, empty when there is none."""
+
+    name: str
+    type: Type
+    default: str
+    description: str
+
+
+def _variable(name: str, type_: Type, default: object, description: str) -> Any:
+    return field(default=default, metadata={"variable": Variable(PREFIX + name, type_, _shown(default), description)})
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the VOICESPAN_* variables say. A value that is not understood leaves the default in force."""
+
+    disabled: bool = _variable(
+        "DISABLED", FLAG, False, "Switches everything off: no provider is made, every call does nothing."
+    )
+    log_level: Literal["off", "warning", "debug"] = _variable(
+        "LOG_LEVEL",
+        LOG_LEVEL,
+        "warning",
+        "What voicespan says about itself on stderr: nothing, what needs attention, or also what it does.",
+    )
+    worker_id: str | None = _variable(
+        "WORKER_ID",
+        TEXT,
+        None,
+        "Resource attribute `voice.worker.id`. Use a stable ordinal (`tts-0`): it becomes a metric label.",
+    )
+    vad_hangover_ms: float | None = _variable(
+        "VAD_HANGOVER_MS",
+        DURATION_MS,
+        None,
+        "The silence that the detector waits for before it decides. Where it does not report the real end of speech, "
+        "the end is taken to be the decision less this.",
+    )
+    turn_idle_s: float = _variable(
+        "TURN_IDLE_S", POSITIVE_S, 60.0, "A turn without an open stage and with no audio left to play ends after this."
+    )
+    turn_max_s: float = _variable(
+        "TURN_MAX_S", POSITIVE_S, 600.0, "A turn that is still open after this ends with outcome `timeout`."
+    )
+    genai_drafts: bool = _variable(
+        "GENAI_DRAFTS",
+        FLAG,
+        False,
+        "Adds the GenAI names that are still drafts (`gen_ai.operation.name` of the voice stages).",
+    )
+    exit_timeout_s: float = _variable(
+        "EXIT_TIMEOUT_S",
+        DURATION_S,
+        2.0,
+        "At exit and on SIGTERM, what is still queued is sent for at most this long, all signals together.",
+    )
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
+        """Return the settings and one sentence for each variable that was not understood. Never raises."""
+        values: dict[str, object] = {}
+        problems: list[str] = []
+        for attribute, variable in _BY_ATTRIBUTE.items():
+            text = environ.get(variable.name, "").strip()
+            if not text:
+                continue
+            try:
+                values[attribute] = variable.type.parse(text)
+            except ValueError:
+                fallback = f"using {variable.default}" if variable.default else "ignored"
+                problems.append(f"{variable.name}={text!r} is not {variable.type.words}: {fallback}")
+        problems.extend(_unknown(environ))
+        return cls(**cast("Any", values)), tuple(problems)
+
+
+_BY_ATTRIBUTE: dict[str, Variable] = {item.name: item.metadata["variable"] for item in fields(Settings)}
+
+VARIABLES: tuple[Variable, ...] = tuple(_BY_ATTRIBUTE.values())
+"""The variables of `Settings`, in order of the table."""
+
+OTEL_DEFAULTS: tuple[Variable, ...] = (
+    Variable("OTEL_TRACES_EXPORTER", TEXT, "otlp", "Where spans go: `otlp`, `console`, `none`, or several."),
+    Variable("OTEL_METRICS_EXPORTER", TEXT, "otlp", "Where metrics go."),
+    Variable("OTEL_LOGS_EXPORTER", TEXT, "none", "Log records stay where the service writes them."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        TEXT,
+        "http/protobuf",
+        "`grpc` needs `pip install 'voicespan[otlp-grpc]'` and costs more start-up time and memory.",
+    ),
+    Variable("OTEL_PROPAGATORS", TEXT, "tracecontext,baggage", "Headers that carry the trace to other services."),
+    Variable("OTEL_BSP_MAX_QUEUE_SIZE", TEXT, "2048", "Spans that wait to be sent; more are dropped and counted."),
+    Variable(
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+        TEXT,
+        "64",
+        "Spans of one request. Small, because encoding holds the interpreter: 64 spans take about 1.5 ms.",
+    ),
+    Variable("OTEL_BSP_SCHEDULE_DELAY", TEXT, "200", "Milliseconds after which a batch that is not full is sent."),
+    Variable("OTEL_METRIC_EXPORT_INTERVAL", TEXT, "15000", "Milliseconds between exports of metrics."),
+    Variable("OTEL_METRICS_EXEMPLAR_FILTER", TEXT, "trace_based", "Measurements in a sampled span keep its trace id."),
+    Variable("OTEL_SEMCONV_STABILITY_OPT_IN", TEXT, "http", "The HTTP integrations use the stable names."),
+)
+"""The standard variables that voicespan sets where the environment does not."""
+
+_NOT_OURS = ("VOICESPAN_DEMO_",)
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = [variable.name for variable in VARIABLES]
+    names = [name for name in environ if name.upper().startswith(PREFIX) and not name.startswith(_NOT_OURS)]
+    return [f"{name} is no variable of voicespan{_hint(name, known)}" for name in names if name not in known]
+
+
+def _hint(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+_current: Settings | None = None
+
+
+def current() -> Settings:
+    """Return the settings of this process, read once; what was not understood is said on stderr."""
+    global _current
+    if _current is None:
+        _current, problems = Settings.read(os.environ)
+        if problems:
+            from voicespan.diagnostics import say
+
+            for problem in problems:
+                say(f"settings: {problem}", problem)
+    return _current
+
+
+def reset(value: Settings | None = None) -> None:
+    """Use `value` from now on, or read the environment again: for tests and for variables that a start-up set."""
+    global _current
+    _current = value
