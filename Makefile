@@ -1,0 +1,42 @@
+# Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs bench lock clean
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+WORKERS ?= 2
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/demo.stamp ## hold a real conversation on this machine and show its turns
+	@if [ -t 1 ]; then exec $(BIN)/voicespan demo; else exec $(BIN)/voicespan demo --no-browser --exit; fi
+
+test: .venv/dev.stamp ## run every test (ARGS="-k name" for some)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: .venv/dev.stamp ## ruff, its formatter, and mypy strict over src and tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/dev.stamp ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings.md
+	$(BIN)/python -m voicespan.names > docs/names.md
+	$(BIN)/python -m voicespan.settings > docs/settings.md
+
+bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
+	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit 1; done
+
+lock: .venv/dev.stamp ## pin the requirements anew (UPGRADE=--upgrade for newer versions)
+	scripts/lock
+
+clean: ## remove .venv, caches and build results
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml scripts/install
+	@scripts/install $*
+	@touch $@
