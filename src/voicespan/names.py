@@ -1,5 +1,6 @@
 """Every span, event, attribute and metric name, stated once; `python -m voicespan.names` prints docs/names.md."""
 
+# ruff: noqa: S105 - tokens are words of a language model here
 from __future__ import annotations
 
 import sys
@@ -49,7 +50,7 @@ EVENT_FALSE_INTERRUPTION = "voice.false_interruption"
 EVENT_HANDOFF = "voice.handoff"
 EVENT_EXCEPTION = "exception"
 
-# Attributes: resource
+# Attributes of the resource
 SERVICE_NAME = "service.name"
 SERVICE_NAMESPACE = "service.namespace"
 SERVICE_VERSION = "service.version"
@@ -59,7 +60,7 @@ TELEMETRY_DISTRO_NAME = "telemetry.distro.name"
 TELEMETRY_DISTRO_VERSION = "telemetry.distro.version"
 VOICESPAN_REPLAYED = "voicespan.replayed"
 
-# Attributes: session and turn
+# Attributes of the session and the turn
 SESSION_ID = "session.id"
 CLIENT_ADDRESS = "client.address"
 VOICE_TRANSPORT = "voice.transport"
@@ -79,7 +80,7 @@ VOICE_MEASUREMENT_POINT = "voice.measurement.point"
 VOICE_CLOCK_OFFSET_ERROR_S = "voice.clock.offset_error_s"
 VOICE_LINK_TYPE = "voice.link.type"
 
-# Attributes: the heard silence
+# Attributes of the heard silence
 VOICE_RESPONSE_FROM = "voice.response.from"
 VOICE_RESPONSE_SHARE_ENDPOINT = "voice.response.share.endpoint"
 VOICE_RESPONSE_SHARE_ASR = "voice.response.share.asr"
@@ -93,7 +94,7 @@ VOICE_RESPONSE_SHARE_REALTIME = "voice.response.share.realtime"
 VOICE_RESPONSE_SHARE_UNATTRIBUTED = "voice.response.share.unattributed"
 VOICE_CRITICAL_PATH = "voice.critical_path"
 
-# Attributes: stages
+# Attributes of the stages
 VOICE_COMPONENT = "voice.component"
 VOICE_WORKER_ID = "voice.worker.id"
 VOICE_STAGE_CANCELLED = "voice.stage.cancelled"
@@ -115,7 +116,7 @@ VOICE_AUDIO_DURATION_S = "voice.audio.duration_s"
 VOICE_VAD_DETECTOR = "voice.vad.detector"
 VOICE_CONTROL_COMMAND = "voice.control.command"
 
-# Attributes: playback and barge-in
+# Attributes of playback and barge-in
 VOICE_PLAYBACK_ESTIMATED = "voice.playback.estimated"
 VOICE_PLAYBACK_INTERRUPTED = "voice.playback.interrupted"
 VOICE_PLAYBACK_SENT_S = "voice.playback.sent_s"
@@ -123,7 +124,7 @@ VOICE_PLAYBACK_HEARD_S = "voice.playback.heard_s"
 VOICE_BARGE_IN_PHASE = "voice.barge_in.phase"
 VOICE_BARGE_IN_DETECTION_S = "voice.barge_in.detection_s"
 
-# Attributes: on metrics only
+# Attributes that stand on metrics only
 VOICE_MESSAGE_TYPE = "voice.message.type"
 VOICE_VAD_EVENT = "voice.vad.event"
 VOICE_AUDIO_DROP_REASON = "voice.audio.drop.reason"
@@ -133,7 +134,7 @@ VOICE_INTENT_TYPE = "voice.intent.type"
 VOICE_CLIENT_MARK = "voice.client.mark"
 VOICE_LATENCY_TARGET_OUTCOME = "voice.latency_target.outcome"
 
-# Attributes: OpenTelemetry semantic conventions
+# Attributes of the OpenTelemetry semantic conventions
 ERROR_TYPE = "error.type"
 EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
@@ -398,7 +399,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(VOICE_ALIAS, "string", "A second name of the span.", _STAGE, ("synthesize_request",), closed=True),
     Attribute(VOICE_TTS_VOICE_NAME, "string", "The voice.", _STAGE, ("sam",), dimension=True),
     Attribute(VOICE_TTS_ADAPTER, "string", "The synthesis engine of a worker.", _STAGE, ("cosyvoice2",)),
-    Attribute(VOICE_TTS_FILLER, "boolean", "Speech that only bridges the wait (\"one moment\").", _STAGE),
+    Attribute(VOICE_TTS_FILLER, "boolean", 'Speech that only bridges the wait ("one moment").', _STAGE),
     Attribute(VOICE_TTS_REAL_TIME_FACTOR, "double", "Synthesis time over audio made; below 1 is faster than "
               "speech.", _STAGE, unit="1"),
     Attribute(VOICE_TEXT_LENGTH, "int", "Characters to synthesize.", _STAGE, unit="{character}"),
@@ -483,7 +484,7 @@ EVENTS: tuple[Event, ...] = (
     Event(EVENT_RESPONSE_CREATED, "The first request to the model that answered."),
     Event(EVENT_VAD_SPEECH_END, "The detector decided that speech had ended (real end plus hangover)."),
     Event(EVENT_SPEECH_RESUMED, "The user spoke again before the turn decision."),
-    Event(EVENT_USER_OVERLAP, "The user made a sound that was no utterance while the agent spoke (cough, \"mhm\")."),
+    Event(EVENT_USER_OVERLAP, 'The user made a sound that was no utterance while the agent spoke (cough, "mhm").'),
     Event(EVENT_FALSE_INTERRUPTION, "Audio was paused for a sound that was no interruption, and went on."),
     Event(EVENT_HANDOFF, "Another agent took over.", (GEN_AI_AGENT_NAME,)),
     Event(EVENT_EXCEPTION, "An exception ended the stage.", (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)),
@@ -635,8 +636,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(METRIC_VOICE_INTENTS, "counter", "{intent}", "What users wanted.", (VOICE_INTENT_TYPE,)),
     Metric(METRIC_VOICE_CLIENT_ERRORS, "counter", "{error}", "Errors that clients reported.", (ERROR_TYPE,)),
     Metric(METRIC_VOICE_CLIENT_RECONNECTIONS, "counter", "{reconnection}", "Reconnections of clients."),
-    Metric(METRIC_VOICE_CLIENT_MARK_DURATION, "histogram", "s", "End of user speech to the mark (first_transcript: from "
-           "the start of speech; response_complete: from response.created).", (VOICE_CLIENT_MARK,),
+    Metric(METRIC_VOICE_CLIENT_MARK_DURATION, "histogram", "s", "End of user speech to the mark (first_transcript: "
+           "from the start of speech; response_complete: from response.created).", (VOICE_CLIENT_MARK,),
            (0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10)),
     Metric(METRIC_GEN_AI_CLIENT_TOKEN_USAGE, "histogram", "{token}", "Tokens of one request.",
            (*_GEN_AI_METRIC, GEN_AI_TOKEN_TYPE), _TOKENS),
@@ -703,14 +704,14 @@ token); its milestone child covers the latency that the stage adds (`llm.ttft`: 
 that the user hears is the span `voice.response`.
 
 Names are lower case and dotted. Where OpenTelemetry has a name, it is used; ours are under `voice.`. Units stand
-beside a metric, never in its name: seconds, bytes, ratios from 0 to 1. A span attribute has no unit field, so those
-that are no part of a set of shares end in `_s` when they are seconds.
+beside a metric, never in its name: seconds, bytes, ratios from 0 to 1. An attribute has no unit field: those
+in seconds end in `_s`, except the shares of the heard silence and `voice.session.first_audio`.
 
 The Collector makes a histogram (`traces.span.metrics.duration`, seconds) and a counter (`traces.span.metrics.calls`)
 of every span. Attributes marked **label** split them; all others stay on the spans.
 """
 
-_FIELD_INTRO = """\
+_FIELD = """\
 ## The field's names
 
 | Ours | Commonly | LiveKit Agents | Pipecat |
@@ -721,10 +722,10 @@ _FIELD_INTRO = """\
 | `llm.ttft` | time to first token | `lk.response.ttft` | `metrics.ttfb` of `llm` |
 | `llm.first_sentence` | time to first sentence | `llm_node_ttfs` | text aggregation time |
 | `tts.first_audio` | TTFB of TTS, first audio latency | `lk.response.ttfb` | `metrics.ttfb` of `tts` |
-| `playback.start` | network and jitter buffer | – | – |
+| `playback.start` | network and jitter buffer | none | none |
 | `barge_in` | interruption | `lk.interrupted` (a flag) | `turn.was_interrupted` (a flag) |
-| `voice.unanswered` | – | – | – |
-| `voice.session.first_audio` | greeting latency | – | first bot speech latency |
+| `voice.unanswered` | none | none | – |
+| `voice.session.first_audio` | greeting latency | none | first bot speech latency |
 
 Why `voice.response` differs from both:
 
@@ -736,12 +737,12 @@ the detector's decision less its configured `stop_secs` |
 `voice.playback.estimated` say so | first frame pushed into the server's output queue | the bot-started frame, which \
 is pushed before the audio is written |
 | network, jitter buffer | included with a client report (`playback.start`) | not included | not included |
-| filler first (\"one moment\") | counts as heard; `voice.answer` counts to the real answer | counts as the answer | \
+| filler first ("one moment") | counts as heard; `voice.answer` counts to the real answer | counts as the answer | \
 counts as the answer |
 | user hangs up, or nothing is ever said | `voice.unanswered` counts the silence | no value | no value |
 | clock | monotonic | wall | wall |
-| where it appears | a span per turn: histogram and exemplars as it happens | attribute; histogram when the call ends | \
-attribute, no histogram |
+| where it appears | a span per turn: histogram and exemplars as it happens | attribute; histogram when the call \
+ends | attribute, no histogram |
 
 Expect `voice.response` to be larger than either by the network's share, and more often present.
 """
@@ -749,7 +750,8 @@ Expect `voice.response` to be larger than either by the network's share, and mor
 
 def document() -> str:
     """Return docs/names.md."""
-    return "\n".join((_INTRO, _spans(), _events(), _attributes(), _metrics(), _thresholds(), _FIELD_INTRO))
+    sections = [_INTRO, _spans(), _events(), _attributes(), _metrics(), _thresholds(), _FIELD]
+    return "\n".join(sections)
 
 
 def _spans() -> str:
