@@ -1,6 +1,5 @@
 """Every span, event, attribute and metric name, stated once; `python -m voicespan.names` prints docs/names.md."""
 
-# ruff: noqa: S105 - tokens are words of a language model here
 from __future__ import annotations
 
 import sys
@@ -724,7 +723,7 @@ _FIELD = """\
 | `tts.first_audio` | TTFB of TTS, first audio latency | `lk.response.ttfb` | `metrics.ttfb` of `tts` |
 | `playback.start` | network and jitter buffer | none | none |
 | `barge_in` | interruption | `lk.interrupted` (a flag) | `turn.was_interrupted` (a flag) |
-| `voice.unanswered` | none | none | – |
+| `voice.unanswered` | none | none | none |
 | `voice.session.first_audio` | greeting latency | none | first bot speech latency |
 
 Why `voice.response` differs from both:
