@@ -1,0 +1,134 @@
+"""What is current: the session or turn of this task or thread, and the OpenTelemetry span that stands for it.
+
+No reset tokens: a block restores what it set only where that is still in place, so that a generator that another task
+closes stays silent.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from opentelemetry.util import types
+
+    from voicespan.sessions import Session
+    from voicespan.turn import Turn
+
+_bound: ContextVar[Session | Turn | None] = ContextVar("voicespan", default=None)
+
+
+class Subject(Protocol):
+    """What a live span stands for: a session, a turn or a stage."""
+
+    def span_context(self) -> trace.SpanContext:
+        """Return the identity that children and headers take."""
+
+    def set(self, key: str, value: types.AttributeValue) -> None:
+        """Set an attribute."""
+
+    def event(self, name: str, **attributes: types.AttributeValue) -> None:
+        """Add an event."""
+
+    def fail(self, error: BaseException | str) -> None:
+        """Record a failure."""
+
+
+class LiveSpan(trace.Span):
+    """The current OpenTelemetry span inside a block of ours: children hang on it, attributes land on its subject.
+
+    The span itself is made when the turn is finished; ending or renaming it here does nothing.
+    """
+
+    __slots__ = ("subject",)
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def get_span_context(self) -> trace.SpanContext:
+        """Return the subject's identity, minted when first asked for."""
+        return self.subject.span_context()
+
+    def is_recording(self) -> bool:
+        """Return True: what is set here is kept."""
+        return True
+
+    def set_attribute(self, key: str, value: types.AttributeValue) -> None:
+        """Set an attribute of the stage, turn or session."""
+        self.subject.set(key, value)
+
+    def set_attributes(self, attributes: Mapping[str, types.AttributeValue]) -> None:
+        """Set several attributes."""
+        for key, value in attributes.items():
+            self.subject.set(key, value)
+
+    def add_event(self, name: str, attributes: types.Attributes = None, timestamp: int | None = None) -> None:
+        """Add an event, now; the time stamp is ignored, since it is of the wall clock."""
+        self.subject.event(name, **dict(attributes or {}))
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: types.Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Add the event `exception` without failing the subject."""
+        self.subject.event(
+            "exception",
+            **{"exception.type": type(exception).__qualname__, "exception.message": str(exception)},
+            **dict(attributes or {}),
+        )
+
+    def set_status(self, status: trace.Status | trace.StatusCode, description: str | None = None) -> None:
+        """Fail the subject when the status is ERROR."""
+        code = status.status_code if isinstance(status, trace.Status) else status
+        words = status.description if isinstance(status, trace.Status) else description
+        if code is trace.StatusCode.ERROR:
+            self.subject.fail(words or "error")
+
+    def update_name(self, name: str) -> None:
+        """Do nothing: names are the turn model's."""
+
+    def end(self, end_time: int | None = None) -> None:
+        """Do nothing: the turn model ends its spans."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Do nothing: the turn model ends its spans."""
+
+
+class Scope:
+    """One block in which a subject is current; entered and left at most once."""
+
+    __slots__ = ("_attached", "_before", "_bound", "_bound_before")
+
+    def __init__(self, subject: Subject, bound: Session | Turn) -> None:
+        self._bound_before = _bound.get()
+        self._bound = bound
+        _bound.set(bound)
+        self._before = otel_context.get_current()
+        self._attached = trace.set_span_in_context(LiveSpan(subject), self._before)
+        otel_context.attach(self._attached)
+
+    def close(self) -> None:
+        """Restore what was current before, unless somebody else has set something since."""
+        if otel_context.get_current() is self._attached:
+            otel_context.attach(self._before)
+        if _bound.get() is self._bound:
+            _bound.set(self._bound_before)
+
+
+def bound() -> Session | Turn | None:
+    """Return the session or turn that is current in this task or thread."""
+    return _bound.get()

@@ -1,0 +1,290 @@
+"""From closed turns to ordinary OpenTelemetry spans, on a thread of its own, so that a mark costs its caller no span.
+
+The spans go through a tracer of the global provider: samplers, limits, span processors and exporters of anybody see
+what they would see from hand-written instrumentation.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+
+from voicespan import diagnostics, settings
+from voicespan import names as n
+from voicespan.clock import Clock, SystemClock
+from voicespan.finish import finish, finish_late
+from voicespan.guard import swallowed
+from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import Tracer
+    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.util.types import Attributes
+
+    from voicespan.finished import FinishedSpan, FinishedTurn
+    from voicespan.record import StageRecord, TurnRecord
+    from voicespan.sessions import Session
+    from voicespan.turn import Turn
+
+SWEEP_S = 0.1
+"""How often open turns are looked at for their end."""
+MAX_OPEN_TURNS = 20_000
+MAX_CLOSED_TURNS = 10_000
+_KINDS = {
+    "internal": trace.SpanKind.INTERNAL,
+    "client": trace.SpanKind.CLIENT,
+    "server": trace.SpanKind.SERVER,
+}
+
+
+class _Minted(IdGenerator):
+    """Gives our tracer the ids that were minted when the turn and its stages began."""
+
+    def __init__(self) -> None:
+        self.trace_id = 0
+        self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        """Return the turn's trace id."""
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        """Return the span's id."""
+        return self.span_id
+
+
+class _Decided(Sampler):
+    """Repeats for our tracer the decision that the provider's own sampler took at the onset."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Return the decision to record: turns that are not sampled do not come here."""
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+
+    def get_description(self) -> str:
+        """Return the name of the sampler."""
+        return "voicespan.decided"
+
+
+class SpanEmitter:
+    """Writes finished turns as spans of one tracer provider. Not thread-safe: one thread emits."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._ids = _Minted()
+        self._tracer = cast("Tracer", provider.get_tracer("voicespan", __version__))
+        # The tracer is ours alone, and both are public attributes of it.
+        self._tracer.id_generator = self._ids
+        self._tracer.sampler = _Decided()
+
+    def emit(self, turn: FinishedTurn) -> None:
+        """Start and end every span of the turn, with its own ids and times."""
+        self._ids.trace_id = turn.trace_id
+        for span in turn.spans:
+            self._emit(turn, span)
+
+    def _emit(self, turn: FinishedTurn, finished: FinishedSpan) -> None:
+        parent: Context = otel_context.Context()
+        if finished.parent_id is not None:
+            flags = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+            identity = trace.SpanContext(turn.trace_id, finished.parent_id, is_remote=False, trace_flags=flags)
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(identity), parent)
+        self._ids.span_id = finished.span_id
+        span = self._tracer.start_span(
+            finished.name,
+            context=parent,
+            kind=_KINDS[finished.kind],
+            attributes=finished.attributes,
+            links=[
+                trace.Link(
+                    trace.SpanContext(link.context.trace_id, link.context.span_id, is_remote=False),
+                    dict(link.attributes),
+                )
+                for link in finished.links
+            ],
+            start_time=finished.start_ns,
+        )
+        for event in finished.events:
+            span.add_event(event.name, dict(event.attributes), event.time_ns)
+        if finished.error is not None:
+            span.set_status(trace.Status(trace.StatusCode.ERROR, finished.error or None))
+        span.end(finished.end_ns)
+
+
+class BackgroundRecorder:
+    """The recorder of a running service: real clocks and ids, and a daemon thread that finishes and emits turns."""
+
+    def __init__(self, *, clock: Clock | None = None, enabled: bool = True) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.enabled = enabled
+        self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
+        self._open: dict[Turn, None] = {}
+        self._closed: deque[Callable[[], FinishedTurn]] = deque()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start_lock = threading.Lock()
+        self._emitters: weakref.WeakKeyDictionary[TracerProvider, SpanEmitter] = weakref.WeakKeyDictionary()
+        self._emit_lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            self_reference = weakref.ref(self)
+            os.register_at_fork(after_in_child=lambda: (it := self_reference()) and it._after_fork())
+
+    # What sessions need
+
+    def mint(self, session_id: str) -> tuple[int, int, bool]:
+        """Return a new trace id, the id of its root span, and the sampling decision of the provider's sampler."""
+        trace_id, span_id = self._random.getrandbits(128) or 1, self.new_span_id()
+        provider = trace.get_tracer_provider()
+        if not isinstance(provider, TracerProvider):
+            return trace_id, span_id, self.enabled
+        try:
+            result = provider.sampler.should_sample(
+                otel_context.Context(), trace_id, n.SPAN_TURN, trace.SpanKind.INTERNAL, {n.SESSION_ID: session_id}
+            )
+        except Exception as error:
+            swallowed("sampler", error)
+            return trace_id, span_id, True
+        return trace_id, span_id, result.decision.is_sampled()
+
+    def new_span_id(self) -> int:
+        """Return a fresh 64-bit span id."""
+        return self._random.getrandbits(64) or 1
+
+    def opened(self, turn: Turn) -> None:
+        """Supervise the turn until it is closed."""
+        self._open[turn] = None
+        if self._thread is None:
+            self._start()
+
+    def closed(self, turn: Turn) -> None:
+        """Finish and emit the turn in the background."""
+        self._open.pop(turn, None)
+        if not turn.dropped:
+            record = turn.record
+            self._take(record, lambda: finish(record, self.new_span_id))
+
+    def late(self, record: TurnRecord, stage: StageRecord) -> None:
+        """Emit a tool that ended after its turn."""
+        self._take(record, lambda: finish_late(record, stage, self.new_span_id))
+
+    def _take(self, record: TurnRecord, work: Callable[[], FinishedTurn]) -> None:
+        if not self.enabled or not record.sampled:
+            return
+        if len(self._closed) >= MAX_CLOSED_TURNS:
+            diagnostics.counters.add("turn.dropped.queue_full")
+            diagnostics.say("turn.queue_full", f"more than {MAX_CLOSED_TURNS} finished turns wait; some are dropped")
+            return
+        self._closed.append(work)
+        self._wake.set()
+
+    # The thread
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is None and self.enabled:
+                self._thread = threading.Thread(target=self._run, name="voicespan-recorder", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        token = otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: SLF001, FBT003
+        del token
+        while True:
+            self._wake.wait(SWEEP_S if self._open else None)
+            self._wake.clear()
+            try:
+                self.sweep()
+                self.drain()
+            except Exception as error:
+                swallowed("recorder", error)
+
+    def sweep(self) -> None:
+        """Close the turns that are over."""
+        now_ns = self.clock.monotonic_ns()
+        turns = list(self._open)
+        for turn in turns:
+            turn.session.close_if_due(turn, now_ns)
+        for turn in turns[: max(0, len(turns) - MAX_OPEN_TURNS)]:
+            diagnostics.counters.add("turn.over_limit")
+            turn.session.shut_down(now_ns)
+
+    def drain(self) -> None:
+        """Finish and emit every closed turn."""
+        with self._emit_lock:
+            while self._closed:
+                work = self._closed.popleft()
+                try:
+                    turn = work()
+                    emitter = self._emitter()
+                    if emitter is not None:
+                        emitter.emit(turn)
+                    else:
+                        diagnostics.counters.add("turn.dropped.no_provider")
+                except Exception as error:
+                    swallowed("finish", error)
+
+    def _emitter(self) -> SpanEmitter | None:
+        provider = trace.get_tracer_provider()
+        if not isinstance(provider, TracerProvider):
+            return None
+        emitter = self._emitters.get(provider)
+        if emitter is None:
+            emitter = self._emitters[provider] = SpanEmitter(provider)
+        return emitter
+
+    def shut_down(self) -> None:
+        """Close every open turn with what is known and emit it: the process ends."""
+        now_ns = self.clock.monotonic_ns()
+        sessions: set[Session] = {turn.session for turn in list(self._open)}
+        for session in sessions:
+            session.shut_down(now_ns)
+        self.drain()
+
+    def _after_fork(self) -> None:
+        """Start clean in the child: the parent reports the turns that were open."""
+        self._open = {}
+        self._closed = deque()
+        self._wake = threading.Event()
+        self._start_lock = threading.Lock()
+        self._emit_lock = threading.Lock()
+        self._thread = None
+        self._random = random.Random()  # noqa: S311
+
+
+_recorder: BackgroundRecorder | None = None
+_recorder_lock = threading.Lock()
+
+
+def recorder() -> BackgroundRecorder:
+    """Return the recorder of this process."""
+    global _recorder  # noqa: PLW0603
+    if _recorder is None:
+        with _recorder_lock:
+            if _recorder is None:
+                _recorder = BackgroundRecorder(enabled=not settings.current().disabled)
+    return _recorder
+
+
+def shutdown() -> None:
+    """Close open turns with what is known and hand their spans to the provider; for the end of the process."""
+    if _recorder is not None:
+        _recorder.shut_down()

@@ -1,0 +1,171 @@
+"""What was observed of a turn: plain facts in monotonic nanoseconds, before anything is concluded from them.
+
+`session.py`, `turn.py` and `stage.py` write them, `finish.py` reads them once the turn is closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from voicespan.finished import AttributeValue, SpanContext
+
+GAP_NS = 100_000_000
+"""A pause in the reply is a `playback.gap` when it is longer than this."""
+
+Component = Literal["asr", "llm", "tool", "tts", "realtime"]
+Input = Literal["speech", "text", "dtmf"]
+Close = Literal["done", "superseded", "user_left", "dismissed", "idle", "limit", "shutdown", "transferred", "ended"]
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why a stage or a turn failed; `kind` is the value of `error.type`."""
+
+    kind: str
+    message: str
+    stacktrace: str
+    at_ns: int
+
+
+@dataclass(slots=True)
+class StageRecord:
+    """One operation of the pipeline. Fields that belong to one component only say so."""
+
+    component: Component
+    start_ns: int
+    attributes: dict[str, AttributeValue]
+    remote: bool
+    span_id: int | None = None
+    """Made when first needed (a child in another library, a header), else when the turn is finished."""
+    end_ns: int | None = None
+    first_ns: int | None = None
+    """llm: first token; tts, realtime: first audio frame; asr: final transcript."""
+    last_ns: int | None = None
+    """llm: last token; tts, realtime: last audio frame."""
+    handed_ns: int | None = None
+    """llm: first chunk handed to the synthesizer; tts: first text chunk received."""
+    exhausted_ns: int | None = None
+    """The wrapped stream came to its end."""
+    count: int = 0
+    """llm: tokens; tts, realtime: audio frames."""
+    audio_ns: int = 0
+    """tts, realtime: length of the audio that came out."""
+    characters: int = 0
+    words: int = 0
+    consumer_wait_ns: int = 0
+    filler: bool = False
+    discarded: bool = False
+    cancelled: bool = False
+    background: bool = False
+    """tool: does not hold its turn open."""
+    failure: Failure | None = None
+    events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether the operation still runs."""
+        return self.end_ns is None
+
+
+@dataclass(slots=True)
+class BargeIn:
+    """The user speaks while the agent is heard, and the agent stops."""
+
+    detected_ns: int
+    onset_ns: int | None
+    silent_ns: int | None = None
+    """When the server stopped sending or cleared its buffer."""
+    phases: dict[str, int] = field(default_factory=dict)
+    """End of each reported phase."""
+
+
+@dataclass(slots=True)
+class Playback:
+    """The reply on its way to the ear: what was sent, and the clock that says when it is played out.
+
+    Until the client reports, a frame is taken to be heard when it is sent or when the frames before it are played
+    out, whichever is later.
+    """
+
+    first_sent_ns: int | None = None
+    last_sent_ns: int = 0
+    sent_ns: int = 0
+    """Length of all audio sent."""
+    end_ns: int = 0
+    """When what was sent so far is played out, cut by a clear."""
+    answer_ns: int | None = None
+    """When the first frame that is no filler begins to play, where a filler came first."""
+    filler_only: bool = True
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    heard_ns: int | None = None
+    """The client's report: first sample heard."""
+    stopped_ns: int | None = None
+    """The client's report: silent."""
+    paused_ns: int | None = None
+    left_ns: int = 0
+    """Length of audio not yet played when it was paused."""
+    unsent_ns: int = 0
+    """Length of audio cut away by clears."""
+
+    @property
+    def shift_ns(self) -> int:
+        """From sending to hearing, by the client's report; 0 without one."""
+        if self.heard_ns is None or self.first_sent_ns is None:
+            return 0
+        return max(0, self.heard_ns - self.first_sent_ns)
+
+    @property
+    def out_ns(self) -> int:
+        """When the user has heard (or lost) everything sent so far; only meaningful after the first frame."""
+        if self.stopped_ns is not None and self.stopped_ns >= self.last_sent_ns:
+            return self.stopped_ns
+        return self.end_ns + self.shift_ns
+
+
+@dataclass(slots=True)
+class TurnRecord:
+    """Everything observed of one turn, in monotonic nanoseconds."""
+
+    session_id: str
+    trace_id: int
+    span_id: int
+    sampled: bool
+    wall_offset_ns: int
+    """Unix time less monotonic time, read once at the onset: the turn's wall-clock anchor."""
+    onset_ns: int
+    announced_ns: int
+    """When the onset was reported; detectors know it only afterwards."""
+    input: Input = "speech"
+    trigger: str | None = None
+    """Set for speech that the agent starts."""
+    index: int | None = None
+    transport: str | None = None
+    measurement_point: str = "client"
+    """Where the client's reports are taken."""
+    clock_error_ns: int | None = None
+    media_up_ns: int | None = None
+    """Set on the first agent turn of a session: when media flowed."""
+    hangover_ns: int | None = None
+    speech_end_ns: int | None = None
+    detected_ns: int | None = None
+    """The detector's own decision that speech has ended."""
+    segments: int = 1
+    committed_ns: int | None = None
+    partial_ns: int | None = None
+    transcript_ns: int | None = None
+    stages: list[StageRecord] = field(default_factory=list)
+    playback: Playback = field(default_factory=Playback)
+    barge_in: BargeIn | None = None
+    failure: Failure | None = None
+    suppressed: bool = False
+    ended_ns: int | None = None
+    close: Close | None = None
+    closed_ns: int = 0
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
+    links: list[tuple[SpanContext, str]] = field(default_factory=list)
+    active_ns: int = 0
+    """The latest activity; the idle time-out counts from it."""
+    genai_drafts: bool = False

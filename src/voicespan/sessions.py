@@ -1,0 +1,495 @@
+"""A session, one user's ear, and the rules by which its turns begin, replace one another and end."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from opentelemetry import trace
+
+from voicespan import diagnostics, settings
+from voicespan import names as n
+from voicespan.clock import Clock, RemoteClock
+from voicespan.context import Scope, bound
+from voicespan.finished import SpanContext
+from voicespan.guard import guarded, swallowed
+from voicespan.record import TurnRecord
+from voicespan.stage import failure_of
+from voicespan.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from opentelemetry.util.types import AttributeValue
+
+    from voicespan.record import Close, Input, StageRecord
+
+ABANDONED_NS = 5_000_000_000
+"""Speech that ended this long ago and was not committed was no utterance: no endpointing waits longer."""
+LINGER_NS = 2_000_000_000
+"""How long a turn whose reply is played out stays open for a further stage or for the client's report."""
+BEFORE_SESSION_NS = 60_000_000_000
+"""How much before its session a mark may lie: audio that was recorded while the session was set up."""
+MAX_OPEN_TURNS = 32
+
+EndReason = Literal["normal", "error", "client_disconnect", "timeout", "transferred"]
+MeasurementPoint = Literal["client", "gateway", "server"]
+Trigger = Literal["greeting", "say", "no_input", "tool_result", "handoff"]
+
+
+class Recorder(Protocol):
+    """What a session needs of the outside: clock, ids, and somebody who takes its turns."""
+
+    clock: Clock
+    enabled: bool
+
+    def mint(self, session_id: str) -> tuple[int, int, bool]:
+        """Return a new trace id, the id of its root span, and whether it is sampled."""
+
+    def new_span_id(self) -> int:
+        """Return a fresh 64-bit span id."""
+
+    def opened(self, turn: Turn) -> None:
+        """Take a turn under supervision: `Session.close_if_due` is called for it until it is closed."""
+
+    def closed(self, turn: Turn) -> None:
+        """Take a turn that is over; one with `dropped` set is not reported."""
+
+    def late(self, record: TurnRecord, stage: StageRecord) -> None:
+        """Take a tool that ended after its turn."""
+
+
+class Session:
+    """One call or conversation. Use it as a `with` block, or call `end()`.
+
+    Its turns are traces of their own; what they share is `session.id`.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        session_id: str | None = None,
+        *,
+        transport: str | None = None,
+        room_id: str | None = None,
+        measurement_point: MeasurementPoint = "client",
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.id = session_id or uuid.uuid4().hex
+        self.transport = transport
+        self.measurement_point = measurement_point
+        self.attributes = dict(attributes or {})
+        if room_id is not None:
+            self.attributes[n.VOICE_ROOM_ID] = room_id
+        self.remote_clock = RemoteClock()
+        """The client's clock, where the client takes part in `exchange`."""
+        self.lock = threading.RLock()
+        self.reports = False
+        """The client tells what it plays, so its report is waited for."""
+        self.end_reason: EndReason | None = None
+        self.earliest_ns = recorder.clock.monotonic_ns() - BEFORE_SESSION_NS
+        self._settings = settings.current()
+        self._turns: list[Turn] = []
+        self._index = 0
+        self._last: SpanContext | None = None
+        self._media_up_ns: int | None = None
+        self._greeted = False
+        self._scope: Scope | None = None
+        self._connection = trace.get_current_span().get_span_context()
+
+    def __enter__(self) -> Self:
+        try:
+            if self.recorder.enabled:
+                self._scope = Scope(self, self)
+        except Exception as error:
+            swallowed("Session begin", error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
+    ) -> None:
+        if self._scope is not None:
+            self._scope.close()
+        self.end("error" if isinstance(error, Exception) else "normal", error=error)
+
+    # What a pipeline calls
+
+    @property
+    def turn(self) -> Turn | None:
+        """The latest turn that is open."""
+        for turn in reversed(self._turns):
+            if turn.open:
+                return turn
+        return None
+
+    @guarded
+    def media_up(self, at: int | None = None) -> None:
+        """Say when media flows; the first speech of the agent is measured from here (`voice.session.first_audio`)."""
+        now_ns = self.recorder.clock.monotonic_ns()
+        if self._media_up_ns is None and (at is None or self.earliest_ns <= at <= now_ns):
+            self._media_up_ns = now_ns if at is None else at
+
+    def user_turn(self, at: int | None = None, *, input: Input = "speech") -> Turn:  # noqa: A002
+        """Say that the user has begun to speak at `at`, and return the turn.
+
+        The turn is provisional until `committed()`. While speech is not committed this is the same turn again. With
+        `input="text"` or `"dtmf"` the message (or last digit) is complete and the turn is committed at once.
+        """
+        try:
+            with self.lock:
+                return self._user_turn(at, input)
+        except Exception as error:
+            swallowed("Session.user_turn", error)
+            return self._lost_turn()
+
+    def agent_turn(self, trigger: Trigger = "say", *, tool: object | None = None) -> Turn:
+        """Begin a turn in which the agent speaks of its own accord.
+
+        `tool` is the stage whose result it tells, when that outlived the turn it was called in: the turn links to it.
+        """
+        try:
+            with self.lock:
+                turn = self._new_turn(self.recorder.clock.monotonic_ns(), None, "speech", trigger)
+                if not self._greeted and self._index == 0:
+                    turn.record.media_up_ns = self._media_up_ns
+                self._greeted = True
+                self._close_quiet(turn)
+                self._number(turn)
+                context = getattr(tool, "span_context", None)
+                if context is not None:
+                    identity = context()
+                    turn.record.links.append((SpanContext(identity.trace_id, identity.span_id), "tool"))
+                return turn
+        except Exception as error:
+            swallowed("Session.agent_turn", error)
+            return self._lost_turn()
+
+    @guarded
+    def hung_up(self, at: int | None = None) -> None:
+        """Say that the user has left: open turns close, and one without a reply is `no_reply`, `user_left`."""
+        self.end("client_disconnect", at=at)
+
+    @guarded
+    def end(
+        self, reason: EndReason = "normal", *, at: int | None = None, error: BaseException | None = None
+    ) -> None:
+        """End the session and close its turns. The first call counts."""
+        now_ns = self.recorder.clock.monotonic_ns()
+        at_ns = at if isinstance(at, int) and self.earliest_ns <= at <= now_ns else now_ns
+        with self.lock:
+            if self.end_reason is not None:
+                return
+            self.end_reason = reason
+            for turn in list(self._turns):
+                self._end_turn(turn, reason, at_ns, error)
+
+    # What turns report
+
+    def turn_committed(self, turn: Turn) -> None:
+        """Decide what a committed utterance does to the turn that it was spoken over."""
+        record = turn.record
+        self._number(turn)
+        spoken_over, turn.over = turn.over, None
+        if spoken_over is not None and spoken_over.open:
+            spoken_over.pending = None
+            if spoken_over.record.barge_in is not None:
+                root = SpanContext(spoken_over.trace_id, spoken_over.record.span_id)
+                record.links.append((root, "interrupted"))
+                self._close(spoken_over, "done", record.active_ns)
+            elif spoken_over.record.playback.first_sent_ns is None:
+                self._close(spoken_over, "superseded", record.onset_ns)
+        self._close_quiet(turn)
+
+    def turn_dismissed(self, turn: Turn) -> None:
+        """Drop what was no utterance; the turn that it was heard over keeps an event."""
+        spoken_over, turn.over = turn.over, None
+        if spoken_over is not None and spoken_over.open:
+            spoken_over.pending = None
+            if spoken_over.record.barge_in is not None:
+                # It has stopped the reply for good: then it was heard as an interruption, whatever it was.
+                self._close(turn, "dismissed", turn.record.active_ns)
+                return
+            if not turn.noted:
+                spoken_over.record.events.append((n.EVENT_USER_OVERLAP, turn.record.onset_ns, {}))
+        turn.dropped = True
+        self._forget(turn)
+
+    def close_if_due(self, turn: Turn, now_ns: int) -> None:
+        """Close the turn when it is over; called at marks and, for every open turn, several times a second."""
+        if not self.lock.acquire(timeout=0.05):
+            return
+        try:
+            if not turn.open:
+                return
+            due = self._due(turn, now_ns)
+            if due == "dismissed":
+                self.turn_dismissed(turn)
+            elif due is not None:
+                self._close(turn, due, now_ns)
+        finally:
+            self.lock.release()
+
+    def shut_down(self, now_ns: int) -> None:
+        """Close every turn with what is known: the process ends."""
+        # A signal may have stopped the very thread that holds the lock: then without it.
+        locked = self.lock.acquire(timeout=0.2)
+        try:
+            for turn in list(self._turns):
+                record = turn.record
+                replied = record.playback.first_sent_ns is not None and not record.playback.filler_only
+                if record.committed_ns is not None and not replied and record.failure is None:
+                    record.failure = failure_of("shutdown", now_ns)
+                self._close(turn, "shutdown", now_ns)
+        finally:
+            if locked:
+                self.lock.release()
+
+    # A subject of the current span
+
+    def span_context(self) -> trace.SpanContext:
+        """Return the identity of the current turn; between turns that of the connection."""
+        turn = self.turn
+        return self._connection if turn is None else turn.span_context()
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        """Set an attribute of every turn from now on."""
+        self.attributes[key] = value
+        if (turn := self.turn) is not None:
+            turn.set(key, value)
+
+    def event(self, name: str, **attributes: AttributeValue) -> None:
+        """Add an event to the current turn."""
+        if (turn := self.turn) is not None:
+            turn.event(name, **attributes)
+
+    def fail(self, error: BaseException | str) -> None:
+        """Fail the current turn."""
+        if (turn := self.turn) is not None:
+            turn.failed(error)
+
+    # Beginnings
+
+    def _user_turn(self, at: int | None, kind: Input) -> Turn:
+        now_ns = self.recorder.clock.monotonic_ns()
+        speaking = next((turn for turn in self._turns if turn.open and turn.record.committed_ns is None
+                         and turn.record.trigger is None), None)
+        if speaking is not None:
+            record = speaking.record
+            onset_ns = speaking.moment(at, "user_turn") or now_ns
+            if kind == "speech" and not self._abandoned(record, onset_ns):
+                self._resume(record, onset_ns)
+                return speaking
+            self._abandon(speaking, now_ns)
+        spoken_over = self.turn
+        turn = self._new_turn(now_ns, at, kind, None)
+        if spoken_over is not None:
+            turn.over = spoken_over
+            spoken_over.pending = turn
+        if kind != "speech":
+            turn.record.committed_ns = turn.record.onset_ns
+            self.turn_committed(turn)
+        return turn
+
+    def _abandoned(self, record: TurnRecord, onset_ns: int) -> bool:
+        ended_ns = record.speech_end_ns if record.speech_end_ns is not None else record.detected_ns
+        return ended_ns is not None and onset_ns - ended_ns > ABANDONED_NS
+
+    def _abandon(self, turn: Turn, now_ns: int) -> None:
+        """Speech that nobody committed makes way for new speech."""
+        if turn.over is not None and turn.over.open:
+            self.turn_dismissed(turn)
+        else:
+            self._close(turn, "idle", now_ns)
+
+    def _resume(self, record: TurnRecord, onset_ns: int) -> None:
+        record.active_ns = self.recorder.clock.monotonic_ns()
+        if record.detected_ns is None and record.speech_end_ns is None:
+            return  # the same onset, reported twice
+        record.segments += 1
+        record.speech_end_ns = record.detected_ns = record.transcript_ns = None
+        if len(record.events) < Turn.MAX_EVENTS:
+            record.events.append((n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {}))
+
+    def _new_turn(self, now_ns: int, at: int | None, kind: Input, trigger: Trigger | None) -> Turn:
+        clock, recorder = self.recorder.clock, self.recorder
+        trace_id, span_id, sampled = recorder.mint(self.id)
+        hangover_ms = self._settings.vad_hangover_ms
+        record = TurnRecord(
+            session_id=self.id,
+            trace_id=trace_id,
+            span_id=span_id,
+            sampled=sampled,
+            wall_offset_ns=clock.time_ns() - now_ns,
+            onset_ns=now_ns,
+            announced_ns=now_ns,
+            input=kind,
+            trigger=trigger,
+            transport=self.transport,
+            measurement_point=self.measurement_point,
+            hangover_ns=round(hangover_ms * 1e6) if hangover_ms is not None else None,
+            active_ns=now_ns,
+            attributes=dict(self.attributes),  # type: ignore[arg-type]
+            genai_drafts=self._settings.genai_drafts,
+        )
+        if self._connection.is_valid:
+            record.links.append((SpanContext(self._connection.trace_id, self._connection.span_id), "connection"))
+        turn = Turn(self, record)
+        if at is not None:
+            record.onset_ns = turn.moment(at, "user_turn") or now_ns
+        if self.end_reason is not None:
+            turn.dropped = True
+            diagnostics.counters.add("turn.after_session")
+            return turn
+        if len(self._turns) >= MAX_OPEN_TURNS:
+            diagnostics.counters.add("turn.over_limit")
+            self._close(self._turns[0], "limit", now_ns)
+        self._turns.append(turn)
+        recorder.opened(turn)
+        return turn
+
+    def _lost_turn(self) -> Turn:
+        """A turn that takes every mark and reports nothing, for when ours could not be made."""
+        now_ns = self.recorder.clock.monotonic_ns()
+        record = TurnRecord(self.id, 0, 0, sampled=False, wall_offset_ns=0, onset_ns=now_ns, announced_ns=now_ns)
+        turn = Turn(self, record)
+        turn.dropped = True
+        return turn
+
+    def _number(self, turn: Turn) -> None:
+        """Give a real turn its place in the session, and the link to the one before."""
+        record = turn.record
+        self._index += 1
+        record.index = self._index
+        if self._last is not None:
+            record.links.append((self._last, "previous"))
+        self._last = SpanContext(record.trace_id, record.span_id)
+
+    # Ends
+
+    def _due(self, turn: Turn, now_ns: int) -> Close | None:
+        """Return why the turn is over, or None while it is not."""
+        record = turn.record
+        if now_ns - record.onset_ns >= round(self._settings.turn_max_s * 1e9):
+            return "limit"
+        idle = now_ns - record.active_ns >= round(self._settings.turn_idle_s * 1e9)
+        if record.committed_ns is None and record.trigger is None and record.ended_ns is None:
+            over = turn.over is not None and turn.over.open
+            if over and record.detected_ns is not None and now_ns - record.detected_ns >= ABANDONED_NS:
+                return "dismissed"
+            if idle:
+                return "dismissed" if over else "idle"
+            return None
+        if turn.pending is not None and turn.pending.open:
+            return None
+        playback = record.playback
+        if any(stage.open and not stage.background for stage in record.stages):
+            return "ended" if record.ended_ns is not None and playback.first_sent_ns is None else None
+        if playback.first_sent_ns is None:
+            if record.ended_ns is not None:
+                return "ended"
+            return "idle" if idle else None
+        if playback.paused_ns is not None:
+            return "idle" if idle else None
+        return self._played_out(record, now_ns, idle=idle)
+
+    def _played_out(self, record: TurnRecord, now_ns: int, *, idle: bool) -> Close | None:
+        playback = record.playback
+        out_ns = playback.out_ns
+        if now_ns < out_ns:
+            return None
+        waits_for_report = self.reports and (playback.stopped_ns is None or playback.stopped_ns < playback.last_sent_ns)
+        if record.ended_ns is not None and not (waits_for_report and now_ns < out_ns + LINGER_NS):
+            return "done"
+        if playback.filler_only and record.barge_in is None:
+            return "idle" if idle and now_ns - out_ns >= round(self._settings.turn_idle_s * 1e9) else None
+        return "done" if now_ns - max(out_ns, record.active_ns) >= LINGER_NS else None
+
+    def _close_quiet(self, newer: Turn) -> None:
+        """A new turn begins: close those that were only kept open for what might still come."""
+        now_ns = newer.record.active_ns
+        for turn in list(self._turns):
+            record = turn.record
+            if turn is newer or (turn.pending is not None and turn.pending.open):
+                continue
+            playback = record.playback
+            quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
+            if quiet and now_ns >= playback.out_ns and not any(s.open and not s.background for s in record.stages):
+                self._close(turn, "done", now_ns)
+
+    def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | None) -> None:
+        record = turn.record
+        if turn.over is not None and turn.over.open and record.committed_ns is None:
+            self.turn_dismissed(turn)
+            return
+        playback = record.playback
+        replied = playback.first_sent_ns is not None and not playback.filler_only
+        if reason == "transferred":
+            self._close(turn, "transferred", at_ns)
+        elif reason == "error" and not replied and record.failure is None:
+            record.failure = failure_of(error if error is not None else "session_error", at_ns)
+            self._close(turn, "user_left", at_ns)
+        elif reason == "normal" and replied:
+            # The agent hangs up behind its last words: they are still heard.
+            self._close(turn, "done", max(at_ns, playback.out_ns))
+        else:
+            self._close(turn, "user_left", at_ns)
+
+    def _close(self, turn: Turn, why: Close, at_ns: int) -> None:
+        record = turn.record
+        if record.close is not None or turn.dropped:
+            return
+        record.close = why
+        record.closed_ns = max(at_ns, record.onset_ns)
+        if record.index is None:
+            self._number(turn)
+        if turn.over is not None:
+            turn.over.pending = None
+        self._forget(turn)
+
+    def _forget(self, turn: Turn) -> None:
+        if turn in self._turns:
+            self._turns.remove(turn)
+        self.recorder.closed(turn)
+
+
+def session(
+    id: str | None = None,  # noqa: A002
+    *,
+    transport: str | None = None,
+    room_id: str | None = None,
+    measurement_point: MeasurementPoint = "client",
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Session:
+    """Begin a session: one call, one conversation, one user's ear.
+
+    Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made), `transport` one of
+    websocket, webrtc, livekit, sip, http; `measurement_point` says where `Turn.audio_heard` is observed; `attributes`
+    go onto every turn.
+    """
+    from voicespan.emit import recorder
+
+    return Session(
+        recorder(),
+        id,
+        transport=transport,
+        room_id=room_id,
+        measurement_point=measurement_point,
+        attributes=attributes,
+    )
+
+
+def current_session() -> Session | None:
+    """Return the session of this task or thread, or None."""
+    current = bound()
+    return current.session if isinstance(current, Turn) else current
+
+
+def current_turn() -> Turn | None:
+    """Return the turn of this task or thread: the bound one while it is open, else the session's latest open one."""
+    current = bound()
+    if isinstance(current, Turn):
+        return current if current.open else current.session.turn
+    return current.turn if current is not None else None

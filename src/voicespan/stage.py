@@ -1,0 +1,344 @@
+"""The operations of a turn as a pipeline reports them: recognition, generation, tools, synthesis, realtime models."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from opentelemetry import trace
+
+from voicespan import diagnostics
+from voicespan import names as n
+from voicespan.context import Scope
+from voicespan.guard import guarded, swallowed
+from voicespan.record import Failure, StageRecord
+from voicespan.stream import watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+    from types import TracebackType
+
+    from opentelemetry.util.types import AttributeValue
+
+    from voicespan.turn import Turn
+
+Source = TypeVar("Source", bound="AsyncIterable[Any] | Iterable[Any]")
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether somebody stopped the work: a cancelled task (of any event loop), a closed generator, the process's end."""
+    return not isinstance(error, Exception)
+
+
+def failure_of(error: BaseException | str, at_ns: int) -> Failure:
+    """Return the failure that an exception, or an `error.type` in words, stands for."""
+    if isinstance(error, str):
+        return Failure(error, error, "", at_ns)
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return Failure(name, str(error), "".join(traceback.format_exception(error)), at_ns)
+
+
+class Stage:
+    """One operation; begins when it is made, ends with its `with` block, its stream or `end()`.
+
+    While the block runs it is the current OpenTelemetry span, so that requests made inside become its children.
+    Leaving the block by an exception fails the stage and lets the exception pass; cancellation is no failure.
+    """
+
+    __slots__ = ("_context", "_held_since_ns", "_record", "_scope", "_turn")
+
+    def __init__(self, turn: Turn, record: StageRecord) -> None:
+        self._turn = turn
+        self._record = record
+        self._scope: Scope | None = None
+        self._context: trace.SpanContext | None = None
+        self._held_since_ns: int | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            if self._turn.recording:
+                self._scope = Scope(self, self._turn)
+        except Exception as error:
+            swallowed("stage begin", error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
+    ) -> None:
+        try:
+            if self._scope is not None:
+                self._scope.close()
+                self._scope = None
+            if error is not None:
+                self._left_by(error)
+            self.end()
+        except Exception as failure:
+            swallowed("stage end", failure)
+
+    @guarded
+    def end(self, at: int | None = None) -> None:
+        """End the operation; `at` as in every mark is `time.monotonic_ns()` of this machine. The first call counts."""
+        record = self._live()
+        if record is not None:
+            record.end_ns = max(record.start_ns, self._turn.moment(at, "stage.end") or self._turn.now_ns())
+            self._turn.stage_ended(record)
+
+    @guarded
+    def fail(self, error: BaseException | str) -> None:
+        """Record why the operation failed: an exception, or a value for `error.type`. The first failure counts."""
+        record = self._live()
+        if record is not None and record.failure is None:
+            record.failure = failure_of(error, self._turn.now_ns())
+
+    @guarded
+    def cancelled(self) -> None:
+        """Say that the work was stopped from outside; not a failure."""
+        record = self._live()
+        if record is not None and record.exhausted_ns is None:
+            record.cancelled = True
+
+    @guarded
+    def set(self, key: str, value: AttributeValue) -> None:
+        """Set an attribute of the stage's span."""
+        record = self._live()
+        if record is not None:
+            record.attributes[key] = value  # type: ignore[assignment]
+
+    @guarded
+    def event(self, name: str, **attributes: AttributeValue) -> None:
+        """Add an event, now, to the stage's span."""
+        record = self._live()
+        if record is not None and len(record.events) < self._turn.MAX_EVENTS:
+            record.events.append((name, self._turn.now_ns(), attributes))  # type: ignore[arg-type]
+
+    def _left_by(self, error: BaseException) -> None:
+        if is_cancellation(error):
+            self.cancelled()
+        else:
+            self.fail(error)
+
+    def _live(self) -> StageRecord | None:
+        """The record while it takes marks: until its end, and no longer than the turn unless it is a tool."""
+        record, turn = self._record, self._turn
+        if record.end_ns is not None:
+            return None
+        if not turn.open and record.component != "tool":
+            diagnostics.counters.add("mark.late")
+            return None
+        return record
+
+    def span_context(self) -> trace.SpanContext:
+        """Return the identity of the stage's span, minted when first asked for."""
+        if self._context is None:
+            record = self._record
+            if record.span_id is None:
+                record.span_id = self._turn.new_span_id()
+            self._context = self._turn.context_of(record.span_id)
+        return self._context
+
+    # The steps of a watched stream.
+
+    def step_begins(self) -> Scope | None:
+        """Make the stage current for one step, and count the time for which the consumer held the item before."""
+        try:
+            now_ns = self._turn.now_ns()
+            if self._held_since_ns is not None:
+                self._record.consumer_wait_ns += now_ns - self._held_since_ns
+                self._held_since_ns = None
+            if self._scope is None and self._turn.recording:
+                return Scope(self, self._turn)
+        except Exception as error:
+            swallowed("stream step", error)
+        return None
+
+    def step_ends(self, scope: Scope | None) -> None:
+        """Restore what was current before the step."""
+        try:
+            if scope is not None:
+                scope.close()
+            self._held_since_ns = self._turn.now_ns()
+        except Exception as error:
+            swallowed("stream step", error)
+
+    @guarded
+    def exhausted(self) -> None:
+        """The stream came to its end; outside a `with` block so does the stage."""
+        if self._record.exhausted_ns is None:
+            self._record.exhausted_ns = self._turn.now_ns()
+        if self._scope is None:
+            self.end()
+
+    @guarded
+    def step_failed(self, error: BaseException) -> None:
+        """The stream raised; outside a `with` block the stage ends with it."""
+        self._left_by(error)
+        if self._scope is None:
+            self.end()
+
+    @guarded
+    def abandoned(self) -> None:
+        """The consumer closed the stream; what was not at its end is cancelled."""
+        self.cancelled()
+        if self._scope is None:
+            self.end()
+
+
+class Asr(Stage):
+    """Speech recognition: first audio to the recognizer .. final transcript."""
+
+    __slots__ = ()
+
+    @guarded
+    def audio(self, at: int | None = None) -> None:
+        """Say when the recognizer got its first audio, where that was not when the stage was made."""
+        moment_ns = self._turn.moment(at, "asr.audio")
+        if moment_ns is not None and self._record.first_ns is None:
+            self._record.start_ns = min(moment_ns, self._record.end_ns or moment_ns)
+
+    @guarded
+    def final(self, at: int | None = None) -> None:
+        """Say that the final transcript is there."""
+        self._turn.transcript_of(self._record, at)
+
+
+class Llm(Stage):
+    """Text generation: request .. last token."""
+
+    __slots__ = ()
+
+    @guarded
+    def token(self, count: int = 1, at: int | None = None) -> None:
+        """Say that a token (or `count` of them) has come."""
+        moment_ns = self._turn.moment(at, "llm.token")
+        record = self._live()
+        if moment_ns is None or record is None:
+            return
+        moment_ns = max(moment_ns, record.start_ns)
+        if record.first_ns is None:
+            record.first_ns = moment_ns
+        record.last_ns = max(moment_ns, record.last_ns or moment_ns)
+        record.count += count
+
+    @guarded
+    def sentence(self, at: int | None = None) -> None:
+        """Say that the first chunk was handed to the synthesizer; the first call counts."""
+        moment_ns = self._turn.moment(at, "llm.sentence")
+        record = self._record
+        if self._turn.open and moment_ns is not None and record.handed_ns is None and record.first_ns is not None:
+            record.handed_ns = max(moment_ns, record.first_ns)
+
+    @guarded
+    def usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
+        """Set the token counts that the provider bills."""
+        if input_tokens is not None:
+            self.set(n.GEN_AI_USAGE_INPUT_TOKENS, input_tokens)
+        if output_tokens is not None:
+            self.set(n.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens)
+
+    @guarded
+    def discarded(self) -> None:
+        """Say that this generation is not used (speculation that did not hold); it takes no share of the silence."""
+        if self._turn.open:
+            self._record.discarded = True
+
+    def stream(self, source: Source) -> Source:
+        """Return the model's stream, watched: first and last token, end, failure and cancellation."""
+        return watch(source, self, self._on_chunk)  # type: ignore[no-any-return]
+
+    def _on_chunk(self, chunk: Any) -> None:
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            self.usage(
+                input_tokens=getattr(usage, "prompt_tokens", None),
+                output_tokens=getattr(usage, "completion_tokens", None),
+            )
+        if _has_content(chunk):
+            self.token()
+
+
+class Tool(Stage):
+    """A function call that the model asked for: call .. result."""
+
+    __slots__ = ()
+
+
+class _Speaking(Stage):
+    """What makes audio."""
+
+    __slots__ = ("_bytes_per_s",)
+
+    def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
+        super().__init__(turn, record)
+        self._bytes_per_s = 2 * sample_rate if sample_rate else None
+
+    @guarded
+    def audio(self, seconds: float | None = None, *, frames: int = 1, at: int | None = None) -> None:
+        """Say that a frame of audio has come out; `seconds` is its length where known."""
+        moment_ns = self._turn.moment(at, "tts.audio")
+        record = self._live()
+        if moment_ns is None or record is None:
+            return
+        moment_ns = max(moment_ns, record.start_ns)
+        if record.first_ns is None:
+            record.first_ns = moment_ns
+        record.last_ns = max(moment_ns, record.last_ns or moment_ns)
+        record.count += frames
+        if seconds is not None:
+            record.audio_ns += round(seconds * 1e9)
+        self._turn.voice = record
+
+    def stream(self, source: Source) -> Source:
+        """Return the synthesizer's stream, watched: first and last frame, end, failure and cancellation.
+
+        The length of the audio is known where `sample_rate` was given and the frames are 16-bit mono PCM.
+        """
+        return watch(source, self, self._on_frame)  # type: ignore[no-any-return]
+
+    def _on_frame(self, frame: Any) -> None:
+        if isinstance(frame, bytes | bytearray | memoryview):
+            if not frame:
+                return
+            self.audio(len(frame) / self._bytes_per_s if self._bytes_per_s else None)
+        else:
+            self.audio()
+
+
+class Tts(_Speaking):
+    """Speech synthesis: first text chunk .. last audio frame."""
+
+    __slots__ = ()
+
+    @guarded
+    def text(self, chunk: str, at: int | None = None) -> None:
+        """Hand text to the synthesizer: the first chunk begins the stage, lengths are added up; text is not kept."""
+        moment_ns = self._turn.moment(at, "tts.text")
+        record = self._live()
+        if record is None:
+            return
+        if moment_ns is not None and record.handed_ns is None and record.first_ns is None:
+            record.handed_ns = max(moment_ns, record.start_ns)
+        record.characters += len(chunk)
+        record.words += len(chunk.split())
+
+    @guarded
+    def worker(self, worker_id: str) -> None:
+        """Say which worker speaks, by its stable name, for example `tts-cosy@0`."""
+        self.set(n.VOICE_WORKER_ID, worker_id)
+
+
+class Realtime(_Speaking):
+    """A speech-to-speech model: commit or request .. done."""
+
+    __slots__ = ()
+
+
+def _has_content(chunk: Any) -> bool:
+    """Whether a chunk carries output: not the role-only, empty or usage-only chunks of chat completion streams."""
+    if isinstance(chunk, str | bytes):
+        return bool(chunk)
+    choices = getattr(chunk, "choices", None)
+    if choices is None:
+        return chunk is not None
+    deltas = [getattr(choice, "delta", None) for choice in choices]
+    return any(getattr(delta, "content", None) or getattr(delta, "tool_calls", None) for delta in deltas)
