@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -69,7 +70,7 @@ class _Minted(IdGenerator):
 class _Decided(Sampler):
     """Repeats for our tracer the decision that the provider's own sampler took at the onset."""
 
-    def should_sample(
+    def should_sample(  # noqa: PLR0917 - the interface is the SDK's
         self,
         parent_context: Context | None,
         trace_id: int,
@@ -146,8 +147,7 @@ class BackgroundRecorder:
         self._emitters: weakref.WeakKeyDictionary[TracerProvider, SpanEmitter] = weakref.WeakKeyDictionary()
         self._emit_lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
-            self_reference = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: (it := self_reference()) and it._after_fork())
+            os.register_at_fork(after_in_child=_weakly(self))
 
     # What sessions need
 
@@ -164,7 +164,7 @@ class BackgroundRecorder:
         except Exception as error:
             swallowed("sampler", error)
             return trace_id, span_id, True
-        return trace_id, span_id, result.decision.is_sampled()
+        return trace_id, span_id, result.decision is Decision.RECORD_AND_SAMPLE
 
     def new_span_id(self) -> int:
         """Return a fresh 64-bit span id."""
@@ -206,16 +206,15 @@ class BackgroundRecorder:
                 self._thread.start()
 
     def _run(self) -> None:
-        token = otel_context.attach(otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: SLF001, FBT003
-        del token
-        while True:
-            self._wake.wait(SWEEP_S if self._open else None)
-            self._wake.clear()
-            try:
-                self.sweep()
-                self.drain()
-            except Exception as error:
-                swallowed("recorder", error)
+        with suppress_instrumentation():  # what exporters and processors do on this thread is not to be traced
+            while True:
+                self._wake.wait(SWEEP_S if self._open else None)
+                self._wake.clear()
+                try:
+                    self.sweep()
+                    self.drain()
+                except Exception as error:
+                    swallowed("recorder", error)
 
     def sweep(self) -> None:
         """Close the turns that are over."""
@@ -259,7 +258,7 @@ class BackgroundRecorder:
             session.shut_down(now_ns)
         self.drain()
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Start clean in the child: the parent reports the turns that were open."""
         self._open = {}
         self._closed = deque()
@@ -268,6 +267,17 @@ class BackgroundRecorder:
         self._emit_lock = threading.Lock()
         self._thread = None
         self._random = random.Random()  # noqa: S311
+
+
+def _weakly(recorder: BackgroundRecorder) -> Callable[[], None]:
+    """Return a call of `after_fork` that does not keep the recorder alive."""
+    reference = weakref.ref(recorder)
+
+    def call() -> None:
+        if (it := reference()) is not None:
+            it.after_fork()
+
+    return call
 
 
 _recorder: BackgroundRecorder | None = None

@@ -114,7 +114,9 @@ class _Finisher:
         spans = _freeze(record, ordered, new_span_id)
         return FinishedTurn(record.trace_id, record.session_id, spans, sampled=record.sampled)
 
-    def _add(self, name: str, start_ns: int, end_ns: int, parent: _Span | None = None, **attributes: AttributeValue) -> _Span:
+    def _add(
+        self, name: str, start_ns: int, end_ns: int, parent: _Span | None = None, **attributes: AttributeValue
+    ) -> _Span:
         start_ns = max(start_ns, self.root.start_ns)
         span = _Span(name, parent or self.root, start_ns, max(start_ns, end_ns), attributes=attributes)
         self.spans.append(span)
@@ -380,7 +382,9 @@ def _failed(stage: StageRecord) -> bool:
 
 def _mends(other: StageRecord, stage: StageRecord, at_ns: int) -> bool:
     """Whether another attempt made good what failed: the same component, or for a tool the model that took over."""
-    kindred = other.component == stage.component or (stage.component == "tool" and other.component in ("llm", "realtime"))
+    kindred = other.component == stage.component or (
+        stage.component == "tool" and other.component in ("llm", "realtime")
+    )
     sound = other.failure is None and not other.cancelled and not other.discarded
     return kindred and sound and other.end_ns is not None and other.end_ns >= at_ns and other is not stage
 

@@ -113,5 +113,8 @@ class FinishedTurn:
         prefix = "voice.response.share."
         span = self.response
         attributes = span.attributes if span else {}
-        return {key[len(prefix):]: float(value) for key, value in attributes.items()  # type: ignore[arg-type]
-                if key.startswith(prefix)}
+        return {
+            key[len(prefix) :]: value
+            for key, value in attributes.items()
+            if key.startswith(prefix) and isinstance(value, float)
+        }

@@ -1,4 +1,4 @@
-"""The promise that nothing of ours raises into a service: what goes wrong in a mark is counted and said once a minute."""
+"""Nothing of ours raises into a service: what goes wrong in a mark is counted, and said once a minute."""
 
 from __future__ import annotations
 

@@ -42,8 +42,11 @@ Trigger = Literal["greeting", "say", "no_input", "tool_result", "handoff"]
 class Recorder(Protocol):
     """What a session needs of the outside: clock, ids, and somebody who takes its turns."""
 
-    clock: Clock
     enabled: bool
+
+    @property
+    def clock(self) -> Clock:
+        """Where times come from."""
 
     def mint(self, session_id: str) -> tuple[int, int, bool]:
         """Return a new trace id, the id of its root span, and whether it is sampled."""
@@ -173,9 +176,7 @@ class Session:
         self.end("client_disconnect", at=at)
 
     @guarded
-    def end(
-        self, reason: EndReason = "normal", *, at: int | None = None, error: BaseException | None = None
-    ) -> None:
+    def end(self, reason: EndReason = "normal", *, at: int | None = None, error: BaseException | None = None) -> None:
         """End the session and close its turns. The first call counts."""
         now_ns = self.recorder.clock.monotonic_ns()
         at_ns = at if isinstance(at, int) and self.earliest_ns <= at <= now_ns else now_ns
@@ -274,8 +275,14 @@ class Session:
 
     def _user_turn(self, at: int | None, kind: Input) -> Turn:
         now_ns = self.recorder.clock.monotonic_ns()
-        speaking = next((turn for turn in self._turns if turn.open and turn.record.committed_ns is None
-                         and turn.record.trigger is None), None)
+        speaking = next(
+            (
+                turn
+                for turn in self._turns
+                if turn.open and turn.record.committed_ns is None and turn.record.trigger is None
+            ),
+            None,
+        )
         if speaking is not None:
             record = speaking.record
             onset_ns = speaking.moment(at, "user_turn") or now_ns

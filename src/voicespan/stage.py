@@ -5,8 +5,6 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from opentelemetry import trace
-
 from voicespan import diagnostics
 from voicespan import names as n
 from voicespan.context import Scope
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
     from types import TracebackType
 
+    from opentelemetry import trace
     from opentelemetry.util.types import AttributeValue
 
     from voicespan.turn import Turn
@@ -26,7 +25,7 @@ Source = TypeVar("Source", bound="AsyncIterable[Any] | Iterable[Any]")
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether somebody stopped the work: a cancelled task (of any event loop), a closed generator, the process's end."""
+    """Whether somebody stopped the work: a cancelled task of any event loop, a closed generator, the process's end."""
     return not isinstance(error, Exception)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from voicespan.stage import Stage
 
 
-class _Watched(wrapt.ObjectProxy):  # type: ignore[misc,unused-ignore]
+class _Watched(wrapt.ObjectProxy):  # type: ignore[type-arg,misc,unused-ignore]
     """What the two kinds of stream share: the steps' bookkeeping."""
 
     def __init__(self, wrapped: Any, stage: Stage, on_item: Callable[[Any], None]) -> None:

@@ -337,14 +337,15 @@ class Turn:
     def _cut(self, mark: str, at: int | None, *, keep: bool) -> None:
         record = self._live(mark)
         moment_ns = self.moment(at, mark)
-        if record is None or moment_ns is None or record.playback.first_sent_ns is None:
+        first_sent_ns = self.record.playback.first_sent_ns
+        if record is None or moment_ns is None or first_sent_ns is None:
             return
         playback = record.playback
         with self._session.lock:
             playing = self._playing_at(moment_ns)
             shift_ns = playback.shift_ns
             left_ns = max(0, playback.end_ns + shift_ns - moment_ns)
-            playback.end_ns = min(playback.end_ns, max(moment_ns - shift_ns, playback.first_sent_ns))
+            playback.end_ns = min(playback.end_ns, max(moment_ns - shift_ns, first_sent_ns))
             if keep:
                 playback.paused_ns = moment_ns if playback.paused_ns is None else playback.paused_ns
                 playback.left_ns += left_ns
@@ -485,12 +486,16 @@ class Turn:
         now_ns = self._now()
         if at is None:
             return now_ns
-        if not isinstance(at, int) or isinstance(at, bool):
-            return self._refuse(mark, "not an integer of time.monotonic_ns()")
-        if at > now_ns + FUTURE_NS:
-            return self._refuse(mark, f"{(at - now_ns) / 1e9:.3g} s in the future")
-        if at < self._session.earliest_ns:
-            return self._refuse(mark, "before the session; is it from another clock?")
+        why = None
+        if type(at) is not int:
+            why = "not an integer of time.monotonic_ns()"
+        elif at > now_ns + FUTURE_NS:
+            why = f"{(at - now_ns) / 1e9:.3g} s in the future"
+        elif at < self._session.earliest_ns:
+            why = "before the session; is it from another clock?"
+        if why is not None:
+            self._refuse(mark, why)
+            return None
         return min(at, now_ns)
 
     def _refuse(self, mark: str, why: str) -> None:
