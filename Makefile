@@ -12,7 +12,7 @@ demo: .venv/demo.stamp ## hold a real conversation on this machine and show its 
 	@if [ -t 1 ]; then exec $(BIN)/voicespan demo; else exec $(BIN)/voicespan demo --no-browser --exit; fi
 
 test: .venv/dev.stamp ## run every test (ARGS="-k name" for some)
-	@exec $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: .venv/dev.stamp ## ruff, its formatter, and mypy strict over src and tests
 	$(BIN)/ruff check
