@@ -523,11 +523,11 @@ def _stage_span(record: TurnRecord, stage: StageRecord, root: _Span) -> _Span:
 def _measures(stage: StageRecord, end_ns: int) -> dict[str, AttributeValue]:
     """Counts and rates of one stage; the time that the consumer held the stream is not the producer's."""
     found: dict[str, AttributeValue] = {}
-    working_ns = end_ns - _span_start(stage) - stage.consumer_wait_ns
+    working_ns = end_ns - _span_start(stage) - stage.last_wait_ns
     if stage.component == "llm" and stage.count:
         found[n.VOICE_LLM_TOKEN_COUNT] = stage.count
         if stage.first_ns is not None and stage.last_ns is not None and stage.count > 1:
-            streaming_ns = stage.last_ns - stage.first_ns - stage.consumer_wait_ns
+            streaming_ns = stage.last_ns - stage.first_ns - stage.last_wait_ns
             if streaming_ns > 0:
                 found[n.VOICE_LLM_TOKEN_RATE] = (stage.count - 1) * NS_PER_S / streaming_ns
     if stage.component in ("tts", "realtime") and stage.count:

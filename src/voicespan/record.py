@@ -55,6 +55,9 @@ class StageRecord:
     characters: int = 0
     words: int = 0
     consumer_wait_ns: int = 0
+    """How long the consumer held items of the stream."""
+    last_wait_ns: int = 0
+    """The part of it that lies before the last token or frame."""
     filler: bool = False
     discarded: bool = False
     cancelled: bool = False

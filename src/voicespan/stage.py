@@ -217,6 +217,7 @@ class Llm(Stage):
         if record.first_ns is None:
             record.first_ns = moment_ns
         record.last_ns = max(moment_ns, record.last_ns or moment_ns)
+        record.last_wait_ns = record.consumer_wait_ns
         record.count += count
 
     @guarded
@@ -282,6 +283,7 @@ class _Speaking(Stage):
         if record.first_ns is None:
             record.first_ns = moment_ns
         record.last_ns = max(moment_ns, record.last_ns or moment_ns)
+        record.last_wait_ns = record.consumer_wait_ns
         record.count += frames
         if seconds is not None:
             record.audio_ns += round(seconds * 1e9)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import Span, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
+
+from voicespan.emit import BackgroundRecorder
+from voicespan.sessions import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """A global provider for one test, with everything it exports kept in memory."""
+    exporter = InMemorySpanExporter()
+    use(TracerProvider(shutdown_on_exit=False), exporter, monkeypatch)
+    yield exporter
+    exporter.shutdown()
+
+
+def use(provider: TracerProvider, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+
+
+def wait_for(exporter: InMemorySpanExporter, count: int) -> dict[str, ReadableSpan]:
+    deadline = time.monotonic() + 20
+    while len(exporter.get_finished_spans()) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def answer(session: Session) -> None:
+    turn = session.user_turn()
+    turn.speech_ended(at=time.monotonic_ns())
+    turn.transcript()
+    turn.committed()
+    with turn.llm(model="m") as llm:
+        llm.token()
+    with turn.tts(voice="v") as tts:
+        tts.audio(0.02)
+        turn.audio_sent(0.001)
+    turn.end()
+
+
+PLAIN = {
+    "voice.turn", "vad", "vad.endpoint", "asr", "asr.finalize", "llm", "llm.ttft", "llm.first_sentence", "tts",
+    "tts.first_audio", "playback", "voice.response",
+}  # fmt: skip
+
+
+@pytest.mark.covers("C-T09", "C-Q08")
+def test_turn_reaches_the_exporter_as_ordinary_spans(exported: InMemorySpanExporter) -> None:
+    """The twelve spans of a plain turn come out of the provider's own pipeline, in one trace, with real parents."""
+    with Session(BackgroundRecorder(), "call-1") as session:
+        answer(session)
+    spans = wait_for(exported, 12)
+    assert set(spans) == PLAIN
+    root = spans["voice.turn"].context
+    assert {span.context.trace_id for span in spans.values()} == {root.trace_id}
+    assert spans["voice.turn"].parent is None
+    for child, parent in (("vad", "voice.turn"), ("vad.endpoint", "vad"), ("llm.ttft", "llm"), ("asr.finalize", "asr")):
+        identity = spans[child].parent
+        assert identity is not None
+        assert identity.span_id == spans[parent].context.span_id
+    assert spans["voice.turn"].resource.attributes["telemetry.sdk.language"] == "python"
+    assert spans["llm"].kind is trace.SpanKind.CLIENT
+
+
+@pytest.mark.covers("C-Q09", "E-Q05")
+def test_times_are_wall_clock_and_ids_are_w3c(exported: InMemorySpanExporter) -> None:
+    """Spans carry Unix time near now, durations of the monotonic clock, and ids of the W3C lengths."""
+    before = time.time_ns()
+    with Session(BackgroundRecorder(), "call-1") as session:
+        answer(session)
+    spans = wait_for(exported, 12)
+    for span in spans.values():
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert before - 10**9 < span.start_time <= span.end_time < time.time_ns() + 10**9
+        assert 0 < span.context.trace_id < 2**128
+        assert 0 < span.context.span_id < 2**64
+
+
+def test_open_turns_are_closed_at_shutdown(exported: InMemorySpanExporter) -> None:
+    """What is known of a turn that is under way is emitted when the process ends."""
+    recorder = BackgroundRecorder()
+    turn = Session(recorder, "call-1").user_turn()
+    turn.speech_ended(at=time.monotonic_ns())
+    turn.committed()
+    llm = turn.llm()
+    recorder.shut_down()
+    del llm
+    spans = wait_for(exported, 4)
+    attributes = spans["voice.turn"].attributes
+    assert attributes is not None
+    assert attributes["voice.turn.outcome"] == "error"
+    assert attributes["error.type"] == "shutdown"
+    assert "voice.unanswered" in spans
+    assert "llm" in spans
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_OFF, TraceIdRatioBased(0.0)])
+def test_sampler_of_the_provider_decides(monkeypatch: pytest.MonkeyPatch, sampler: object) -> None:
+    """A turn that the sampler drops is not exported, and its headers say that it is not sampled."""
+    exporter = InMemorySpanExporter()
+    use(TracerProvider(sampler=sampler, shutdown_on_exit=False), exporter, monkeypatch)  # type: ignore[arg-type]
+    recorder = BackgroundRecorder()
+    with Session(recorder, "call-1") as session:
+        answer(session)
+        assert session.user_turn().traceparent.endswith("-00")
+    recorder.shut_down()
+    assert exporter.get_finished_spans() == ()
+
+
+def test_span_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's limits apply to our spans as to any."""
+    exporter = InMemorySpanExporter()
+    limits = SpanLimits(max_span_attributes=3)
+    use(TracerProvider(span_limits=limits, shutdown_on_exit=False), exporter, monkeypatch)
+    with Session(BackgroundRecorder(), "call-1") as session:
+        answer(session)
+    for span in wait_for(exporter, 12).values():
+        assert len(span.attributes or {}) <= 3
+
+
+def test_foreign_span_processors_see_every_span(
+    exported: InMemorySpanExporter,
+) -> None:
+    """A processor of somebody else gets our spans at their start, may add to them, and sees them end."""
+
+    class Stamp(SpanProcessor):
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            span.set_attribute("tenant", "acme")
+
+    provider = trace.get_tracer_provider()
+    assert isinstance(provider, TracerProvider)
+    provider.add_span_processor(Stamp())
+    with Session(BackgroundRecorder(), "call-1") as session:
+        answer(session)
+    assert all((span.attributes or {}).get("tenant") == "acme" for span in wait_for(exported, 12).values())
+
+
+def test_without_a_provider_calls_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no SDK configured the marks do nothing and are not kept."""
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    recorder = BackgroundRecorder()
+    with Session(recorder, "call-1") as session:
+        answer(session)
+    recorder.shut_down()
+
+
+def test_switched_off_nothing_is_emitted(exported: InMemorySpanExporter) -> None:
+    """A disabled recorder neither emits nor changes the current span."""
+    recorder = BackgroundRecorder(enabled=False)
+    with Session(recorder, "call-1") as session:
+        turn = session.user_turn()
+        with turn.llm():
+            assert not trace.get_current_span().get_span_context().is_valid
+        answer(session)
+    recorder.shut_down()
+    assert exported.get_finished_spans() == ()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_child_of_a_fork_reports_its_own_turns_only() -> None:
+    """After a fork the child's turns come from the child, and the parent's open turn once, from the parent."""
+    script = textwrap.dedent("""
+        import json, os, sys, time, voicespan
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from voicespan import emit
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        parents = voicespan.session("parent").user_turn()
+        parents.committed()
+        pid = os.fork()
+        if pid == 0:
+            childs = voicespan.session("child").user_turn()
+            childs.committed()
+        emit.shutdown()
+        ids = [s.attributes["session.id"] for s in exporter.get_finished_spans() if s.name == "voice.turn"]
+        if pid == 0:
+            os.write(1, (json.dumps(["child", ids]) + "\\n").encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.write(1, (json.dumps(["parent", ids]) + "\\n").encode())
+    """)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert dict(json.loads(line) for line in ran.stdout.splitlines()) == {"child": ["child"], "parent": ["parent"]}
