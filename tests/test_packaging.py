@@ -7,6 +7,7 @@ wheel without an index, and so refuses when a requirement is not among them.
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import os
@@ -19,11 +20,14 @@ import venv
 import zipfile
 from importlib.metadata import Distribution, EntryPoint, PathDistribution, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -31,6 +35,9 @@ REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
 # Packages that only an extra brings: a plain turn must do without them.
 OPTIONAL = ("fastapi", "grpc", "openai", "prometheus_client", "psutil", "pynvml", "pytest", "rich", "starlette",
             "structlog", "uvicorn", "websockets")  # fmt: skip
+
+# What only works with an extra.
+OPTIONAL_PARTS = ("demo", "integrations", "local", "render.py", "testing.py")
 
 NO_NETWORK = """
 import socket
@@ -250,6 +257,57 @@ def test_entry_points_lead_somewhere(wheel: Path, metadata: Distribution) -> Non
     assert [point.value for point in points.values() if leads_nowhere(point)] == []
 
 
+def imported(tree: ast.AST, *, deep: bool) -> set[str]:
+    """The modules of others that code imports when it is loaded, with `deep` also when its functions run.
+
+    What is imported for type annotations only does not count.
+    """
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found |= imported(node, deep=deep)
+    ours = {"voicespan", *sys.stdlib_module_names}
+    return {name for name in found if name.split(".")[0] not in ours}
+
+
+@functools.cache
+def files(name: str) -> frozenset[str]:
+    """The installed files of a distribution."""
+    return frozenset(str(file) for file in distribution(name).files or ())
+
+
+def providers(module: str, names: Collection[str]) -> set[str]:
+    """Those of the named distributions that bring a module."""
+    parts = module.split(".")
+    paths = {f"{'/'.join(parts[:end])}{tail}" for end in range(1, len(parts) + 1) for tail in (".py", "/__init__.py")}
+    return {name for name in names if paths & files(name)}
+
+
+def test_imports_are_required(metadata: Distribution) -> None:
+    """What the core imports is required by the package; what optional parts and functions import, by it or an extra."""
+    extras = frozenset(metadata.metadata.get_all("Provides-Extra") or ())
+    always = {canonicalize_name(each.name) for each in required(metadata)}
+    ever = {canonicalize_name(each.name) for each in required(metadata, extras)} | {"pytest"}  # it loads testing.py
+    missing = []
+    for path in sorted((ROOT / "src/voicespan").rglob("*.py")):
+        tree, optional = (
+            ast.parse(path.read_text()),
+            path.relative_to(ROOT / "src/voicespan").parts[0] in OPTIONAL_PARTS,
+        )
+        loaded = set() if optional else imported(tree, deep=False)
+        missing += [(path.name, name) for name in loaded if not providers(name, always)]
+        missing += [
+            (path.name, name) for name in imported(tree, deep=True) if not providers(name, ever - {"voicespan"})
+        ]
+    assert missing == []
+
+
 def pins(path: Path) -> dict[str, set[str]]:
     """The pinned versions by distribution; more than one where Python versions differ."""
     found: dict[str, set[str]] = {}
@@ -273,8 +331,10 @@ def test_pins_cover_what_the_project_asks_for(metadata: Distribution) -> None:
     """The pins of tests and demo agree, and hold every requirement, extra and test tool."""
     development, demonstration = pins(ROOT / "requirements/dev.txt"), pins(ROOT / "requirements/demo.txt")
     assert {name: development.get(name) for name in demonstration} == demonstration
-    asked = {canonicalize_name(Requirement(line).name) for line in metadata.requires or ()}
-    assert asked - {"voicespan"} <= development.keys()
+    for requirement in map(Requirement, metadata.requires or ()):
+        versions = development.get(canonicalize_name(requirement.name), set())
+        assert requirement.name == "voicespan" or versions
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
     assert {"pytest", "pytest-asyncio", "httpx", "psutil"} <= development.keys()
 
 
