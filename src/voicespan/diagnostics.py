@@ -62,10 +62,13 @@ def _shown(level: Level) -> bool:
 
 
 def _write(message: str) -> None:
-    stream = sys.stderr
-    if stream is not None:
-        stream.write(f"voicespan: {' '.join(message.split())}\n")
-        stream.flush()
+    line = f"voicespan: {' '.join(message.split())}\n"
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+    except RuntimeError:  # a signal handler speaks while the interrupted code was writing
+        os.write(2, line.encode(errors="replace"))
 
 
 class Counters:
@@ -87,6 +90,10 @@ class Counters:
         finally:
             if locked:
                 self._lock.release()
+
+    def get(self, name: str) -> int:
+        """Return the count of `name`, 0 when there is none."""
+        return self._counts.get(name, 0)
 
     def snapshot(self) -> dict[str, int]:
         """Return a copy of all counts, by name."""

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from voicespan.nearest import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -123,6 +125,20 @@ class Settings:
         "At exit and on SIGTERM, what is still queued is sent for at most this long, all signals together.",
     )
 
+    db: str | None = _variable(
+        "DB",
+        TEXT,
+        None,
+        "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory.",
+    )
+    sigterm: bool = _variable(
+        "SIGTERM",
+        FLAG,
+        True,
+        "SIGTERM closes the open turns and sends what is queued before it ends the process. Only where the service "
+        "does not handle the signal itself.",
+    )
+
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
         """Return the settings and one sentence for each variable that was not understood. Never raises."""
@@ -177,33 +193,27 @@ _NOT_OURS = ("VOICESPAN_DEMO_",)
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = [variable.name for variable in VARIABLES]
     names = [name for name in environ if name.upper().startswith(PREFIX) and not name.startswith(_NOT_OURS)]
-    return [f"{name} is no variable of voicespan{_hint(name, known)}" for name in names if name not in known]
+    return [
+        f"{name} is no variable of voicespan{did_you_mean(name.upper(), known)}" for name in names if name not in known
+    ]
 
 
-def _hint(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-    return f": did you mean {close[0]}?" if close else ""
-
-
-_current: Settings | None = None
+_cache: list[Settings] = []
 
 
 def current() -> Settings:
     """Return the settings of this process, read once; what was not understood is said on stderr."""
-    global _current
-    if _current is None:
-        _current, problems = Settings.read(os.environ)
+    if not _cache:
+        settings, problems = Settings.read(os.environ)
+        _cache.append(settings)
         if problems:
             from voicespan.diagnostics import say
 
             for problem in problems:
                 say(f"settings: {problem}", problem)
-    return _current
+    return _cache[0]
 
 
 def reset(value: Settings | None = None) -> None:
     """Use `value` from now on, or read the environment again: for tests and for variables that a start-up set."""
-    global _current
-    _current = value
+    _cache[:] = [] if value is None else [value]

@@ -1,0 +1,296 @@
+"""A bounded queue and the thread that sends what was queued, in small batches. The caller never waits."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from voicespan.diagnostics import Counters, counters, say
+from voicespan.latch import Latch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Item = TypeVar("Item")
+Item_contra = TypeVar("Item_contra", contravariant=True)
+
+DROPPED = "dropped"
+FAILED = "failed"
+LATE = "after_shutdown"
+SENT = "sent"
+
+_NO_THREAD = "no thread could be started"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`queue`: items that may wait; `batch`: items of one request; `delay_s`: how long a batch waits to be full."""
+
+    queue: int = 2048
+    batch: int = 64
+    delay_s: float = 0.2
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], prefix: str) -> Limits:
+        """Read `OTEL_BSP_*` or `OTEL_BLRP_*`, as `prefix` says; what is no number is said and ignored."""
+        standard = cls()
+        queue = _positive(environ, f"{prefix}_MAX_QUEUE_SIZE", standard.queue)
+        batch = _positive(environ, f"{prefix}_MAX_EXPORT_BATCH_SIZE", standard.batch)
+        delay_ms = _positive(environ, f"{prefix}_SCHEDULE_DELAY", round(standard.delay_s * 1000))
+        return cls(queue, min(batch, queue), delay_ms / 1000)
+
+
+def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    say(f"settings: {name}", f"{name}={text!r} is not a whole number above 0: using {default}")
+    return default
+
+
+class Sender(Protocol[Item_contra]):
+    """Sends one batch at a time, always from the same thread."""
+
+    target: str
+
+    def send(self, batch: Sequence[Item_contra]) -> str | None:
+        """Send the batch; return None, or why it was not sent. May raise."""
+
+    def hurry(self) -> None:
+        """Spend no time on attempts that are hopeless: the process ends."""
+
+    def close(self) -> None:
+        """Abort what can be aborted; nothing is sent any more."""
+
+
+class Batcher(Generic[Item]):
+    """Takes items from any thread and hands them to a sender. Full queue: the oldest are dropped and counted.
+
+    Nothing that is called from outside blocks (but `flush` and `wait`, for the time they are given) or raises.
+    The child of a fork begins empty; its thread is started with the first item.
+    """
+
+    def __init__(self, sender: Sender[Item], limits: Limits, what: str) -> None:
+        self.what = what
+        self._sender = sender
+        self._limits = limits
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            in_child = weakref.WeakMethod(self._begin_in_child)
+            os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+
+    def _begin(self) -> None:
+        self.counts = Counters()
+        self.reason = ""
+        self._queue: deque[Item] = deque()
+        self._flushes: deque[_Flush] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._finished = Latch()
+        self._start_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._asleep = self._full = self._closing = False
+        self._in_flight = 0
+        self._reported = {DROPPED: 0, FAILED: 0}
+        self._lost_since_success = 0
+        self._failed_before_close = 0
+
+    def _begin_in_child(self) -> None:
+        worked = self._thread is not None
+        self._begin()
+        if worked:  # not with the first item: at the end of the child no thread can be started any more
+            self._start()
+
+    @property
+    def target(self) -> str:
+        """Where the items go, as a person would name it."""
+        return self._sender.target
+
+    def put(self, item: Item) -> None:
+        """Queue one item."""
+        if self._closing:
+            self._count(LATE)
+            return
+        queue = self._queue
+        queue.append(item)
+        if self._thread is None:
+            self._start()
+        length = len(queue)
+        if length > self._limits.queue:
+            self._drop_oldest()
+        elif self._asleep:
+            self._asleep = False
+            self._wake.put(None)
+        elif length >= self._limits.batch and not self._full:
+            self._full = True
+            self._wake.put(None)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send what is queued now; return whether all of it was sent within `timeout_s` seconds."""
+        if self._closing or (self._thread is None and not self._queue):
+            return not self._queue
+        flush = _Flush()
+        self._flushes.append(flush)
+        self._start()
+        self._wake.put(None)
+        return flush.done.wait(timeout_s) and flush.sent
+
+    def close(self) -> None:
+        """Take no more items and send what is queued; do not wait for it."""
+        if self._closing:
+            return
+        self._failed_before_close = self.counts.get(FAILED)
+        self._closing = True
+        self._sender.hurry()
+        self._wake.put(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """After `close`: wait until all was tried, then give up; return whether all was sent."""
+        if self._thread is None:  # never used, or no thread could be started (at exit none can)
+            self._drain(everything=True)
+        elif not self._finished.wait(timeout_s):
+            self.reason = self.reason or "no answer in time"
+        self._sender.close()
+        return self.unsent == 0
+
+    @property
+    def unsent(self) -> int:
+        """Items that are queued or on their way, or could not be sent after `close`."""
+        failed = self.counts.get(FAILED) - self._failed_before_close if self._closing else 0
+        return len(self._queue) + self._in_flight + failed
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._work, name=f"voicespan-{self.what}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self.reason = _NO_THREAD
+            else:
+                self._thread = thread
+
+    def _work(self) -> None:
+        _suppress_instrumentation()
+        while not self._closing:
+            try:
+                self._turn()
+            except Exception as error:  # the thread must outlive whatever happens to one batch
+                say(f"export.{self.what}.worker", f"exporting {self.what} went wrong: {error!r}")
+        self._drain(everything=True)
+        self._finished.open()
+
+    def _turn(self) -> None:
+        self._asleep = True
+        if not (self._queue or self._closing or self._flushes):
+            self._wake.get()
+        self._asleep = False
+        self._fill()
+        flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
+        sent = self._drain(everything=self._closing or bool(flushes))
+        for flush in flushes:
+            flush.sent = sent
+            flush.done.open()
+        if not self._closing:
+            self._report()
+
+    def _fill(self) -> None:
+        self._full = False
+        if len(self._queue) >= self._limits.batch or self._closing or self._flushes:
+            return
+        try:
+            self._wake.get(timeout=self._limits.delay_s)
+        except Empty:
+            return
+
+    def _drain(self, *, everything: bool) -> bool:
+        """Send one batch and further full ones, or `everything` that is queued now; return whether all were sent."""
+        left = len(self._queue) if everything else 1
+        all_sent = True
+        while self._queue and (left > 0 or len(self._queue) >= self._limits.batch):
+            batch = self._take()
+            left -= len(batch)
+            sent = self._send(batch)
+            all_sent = all_sent and sent
+            if self._closing:
+                if not sent:
+                    break  # there is no time to be told the same for every batch
+                left = len(self._queue)
+        return all_sent
+
+    def _take(self) -> list[Item]:
+        batch: list[Item] = []
+        with suppress(IndexError):  # the queue is short, or a caller has just dropped the oldest
+            while len(batch) < self._limits.batch:
+                batch.append(self._queue.popleft())
+        return batch
+
+    def _send(self, batch: list[Item]) -> bool:
+        self._in_flight = len(batch)
+        try:
+            reason = self._sender.send(batch)
+        except Exception as error:
+            reason = repr(error)
+        self._in_flight = 0
+        if reason is None:
+            self._count(SENT, len(batch))
+            self._recovered()
+        else:
+            self.reason = reason
+            self._lost_since_success += len(batch)
+            self._count(FAILED, len(batch))
+        return reason is None
+
+    def _drop_oldest(self) -> None:
+        while len(self._queue) > self._limits.queue:
+            try:
+                self._queue.popleft()
+            except IndexError:
+                return
+            self._count(DROPPED)
+
+    def _count(self, name: str, count: int = 1) -> None:
+        self.counts.add(name, count)
+        if name != SENT:
+            counters.add(f"{self.what}.{name}", count)
+
+    def _recovered(self) -> None:
+        if self._lost_since_success:
+            lost, self._lost_since_success, self.reason = self._lost_since_success, 0, ""
+            say(f"export.{self.what}.recovered", f"{self.target} takes {self.what} again; {lost} could not be sent")
+
+    def _report(self) -> None:
+        """Say what was lost since it was last said; on this thread, because writing may block."""
+        losses = [self._loss(name) for name in (FAILED, DROPPED)]
+        if any(losses) and say(f"export.{self.what}.lost", "; ".join(filter(None, losses))):
+            self._reported = {name: self.counts.get(name) for name in self._reported}
+
+    def _loss(self, name: str) -> str:
+        count = self.counts.get(name) - self._reported[name]
+        if not count:
+            return ""
+        because = f" ({self.reason})" if self.reason else ""
+        if name == FAILED:
+            return f"{count} {self.what} could not be sent to {self.target}{because}"
+        return f"{count} {self.what} dropped, as the queue of {self._limits.queue} to {self.target} is full{because}"
+
+
+class _Flush:
+    def __init__(self) -> None:
+        self.done = Latch()
+        self.sent = False
+
+
+def _suppress_instrumentation() -> None:
+    """Keep the exporter's own requests from being traced; the thread keeps this context for its life."""
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
+    attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))

@@ -1,0 +1,94 @@
+"""The distribution: the defaults, the providers, and what is said when the set-up does not do what it should."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
+
+from voicespan import choice, settings
+from voicespan.diagnostics import say
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from opentelemetry.trace import Tracer
+    from opentelemetry.util._importlib_metadata import EntryPoint
+
+loaded: set[str] = set()
+"""The variables of `voicespan.choice` whose entry point was loaded from here."""
+
+
+def set_defaults(environ: MutableMapping[str, str]) -> None:
+    """Set the standard variables that the environment leaves open, as `docs/settings.md` lists them."""
+    for variable in settings.OTEL_DEFAULTS:
+        if not environ.get(variable.name, "").strip():
+            environ[variable.name] = variable.default
+
+
+class VoicespanDistro(BaseDistro):  # type: ignore[misc]
+    """Entry point `opentelemetry_distro`: sets the defaults before anything else is configured."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        loaded.add(choice.DISTRO)
+        if settings.current().disabled:
+            return
+        set_defaults(os.environ)
+        # Whoever chose this distribution means its configurator too, also when others are installed.
+        os.environ.setdefault(choice.CONFIGURATOR, choice.NAME)
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Load an integration, unless everything is switched off."""
+        if not settings.current().disabled:
+            super().load_instrumentor(entry_point, **kwargs)
+
+
+class VoicespanConfigurator:
+    """Entry point `opentelemetry_configurator`: makes the providers. Never raises; what goes wrong is said."""
+
+    def configure(self, **kwargs: Any) -> None:
+        """Make the providers, once in this process."""
+        if choice.CONFIGURATOR in loaded:
+            return
+        loaded.add(choice.CONFIGURATOR)
+        try:
+            if _wanted():
+                set_defaults(os.environ)
+                from voicespan import providers
+
+                providers.start(kwargs.get("auto_instrumentation_version"))
+        except Exception as error:
+            say("start", f"could not start, so the service runs without telemetry: {error!r}")
+
+
+def setup_tracing(service_name: str | None = None) -> Tracer:
+    """Set voicespan up from code, for services that are not started by a command that does; return a tracer.
+
+    `service_name` counts where the environment names none. A second call changes nothing.
+    """
+    from opentelemetry import trace
+
+    from voicespan import resource
+
+    if service_name and resource.service_name(os.environ) is None:
+        os.environ["OTEL_SERVICE_NAME"] = service_name
+    loaded.add(choice.DISTRO)
+    VoicespanConfigurator().configure()
+    return trace.get_tracer("voicespan")
+
+
+def _wanted() -> bool:
+    if settings.current().disabled:
+        return False
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        say("disabled", "OTEL_SDK_DISABLED=true: nothing is recorded", level="debug")
+        return False
+    if os.environ.get("OTEL_CONFIG_FILE"):
+        say(
+            "config-file",
+            "OTEL_CONFIG_FILE is not supported yet, so nothing is sent: unset it and use OTEL_* variables, "
+            f"or choose another {choice.CONFIGURATOR}",
+        )
+        return False
+    return True

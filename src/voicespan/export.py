@@ -1,0 +1,271 @@
+"""Sends spans, log records and metrics with the SDK's own exporters, and knows why something was not sent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.trace import SpanProcessor
+
+from voicespan import settings
+from voicespan.batch import DROPPED, FAILED, LATE, SENT, Batcher, Limits
+from voicespan.diagnostics import counters, say
+from voicespan.shutdown import close, leaving
+from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+Item_contra = TypeVar("Item_contra", contravariant=True)
+
+REFUSED = "connection refused"
+UNKNOWN_HOST = "unknown host name"
+_HOPELESS = frozenset({REFUSED, UNKNOWN_HOST})
+
+_PLAIN = (
+    (re.compile(r"Connection refused|ECONNREFUSED", re.IGNORECASE), REFUSED),
+    (re.compile(r"Name or service not known|NameResolution|getaddrinfo|DNS resolution", re.IGNORECASE), UNKNOWN_HOST),
+    (re.compile(r"timed out|Deadline Exceeded", re.IGNORECASE), "no answer in time"),
+    (
+        re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE),
+        "its certificate is not trusted",
+    ),
+    (
+        re.compile(r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed"),
+        "connection closed by the peer",
+    ),
+)
+_REASON = re.compile(
+    r"code: (?P<code>\S+), reason: (?P<reason>.*)|Transient error (?P<transient>.*?) encountered", re.DOTALL
+)
+_MAX_REASON = 200
+
+
+class Exporter(Protocol[Item_contra]):
+    """What the SDK's exporters of spans and log records have in common."""
+
+    def export(self, batch: Sequence[Item_contra], /) -> Any:
+        """Send, and return a result whose `name` is SUCCESS or FAILURE."""
+
+    def shutdown(self) -> None:
+        """Send nothing any more."""
+
+
+class ExporterSender(Generic[Item_contra]):
+    """Sends with an exporter; after a fork with a new one, because connections can't be shared with the parent."""
+
+    def __init__(
+        self, exporter: Exporter[Item_contra], target: str, remake: Callable[[], Exporter[Item_contra]] | None = None
+    ) -> None:
+        self.target = target
+        self._exporter = exporter
+        self._remake = remake
+        self._pid = os.getpid()
+        self._closed = False
+        self._why = Why(exporter)
+
+    def send(self, batch: Sequence[Item_contra]) -> str | None:
+        """Send the batch; return None, or why it was not sent."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            if self._remake is not None:
+                self._exporter = self._remake()
+                self._why = Why(self._exporter)
+        self._why.clear()
+        return self._why.of(self._exporter.export(batch))
+
+    def hurry(self) -> None:
+        """Retry no more where nobody listens."""
+        self._why.hurry()
+
+    def close(self) -> None:
+        """Shut the exporter down, which ends its waiting between attempts."""
+        if not self._closed:
+            self._closed = True
+            self._why.clear()
+            self._exporter.shutdown()
+
+
+class Why(logging.Filter):
+    """Learns from an exporter's log why it failed, and keeps that log to itself: we say it once, with the counts.
+
+    With VOICESPAN_LOG_LEVEL=debug the exporter's own lines are written as well.
+    """
+
+    def __init__(self, exporter: object) -> None:
+        super().__init__()
+        self.reason = ""
+        self._exporter = exporter
+        self._hurried = False
+        for kind in type(exporter).__mro__:
+            if kind.__module__.startswith("opentelemetry.exporter."):
+                logging.getLogger(kind.__module__).addFilter(self)
+
+    def clear(self) -> None:
+        """Forget the last reason."""
+        self.reason = ""
+
+    def of(self, result: object) -> str | None:
+        """Return why an export with this result failed, None when it did not."""
+        failed = getattr(result, "name", "SUCCESS") == "FAILURE"
+        return (self.reason or "the exporter does not say why") if failed else None
+
+    def hurry(self) -> None:
+        """From now on a hopeless attempt is not repeated."""
+        self._hurried = True
+        if self.reason in _HOPELESS:
+            stop_retrying(self._exporter)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the reason from the record; return whether it is to be written."""
+        message = record.getMessage()
+        found = _REASON.search(message)
+        if found or not self.reason:
+            self.reason = plain_reason(message)
+        if self._hurried and self.reason in _HOPELESS:
+            stop_retrying(self._exporter)
+        return settings.current().log_level == "debug"
+
+
+def plain_reason(message: str) -> str:
+    """Return the words that a person needs out of an exporter's error message."""
+    for pattern, words in _PLAIN:
+        if pattern.search(message):
+            return words
+    found = _REASON.search(message)
+    if found is None:
+        text = message
+    elif found["transient"]:
+        text = found["transient"]
+    else:
+        text = found["reason"] if found["code"] == "None" else f"{found['code']} {found['reason']}"
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
+
+
+def stop_retrying(exporter: object) -> None:
+    """End the exporter's wait before its next attempt, and have it try every later batch once only.
+
+    The event is a private part of the OTLP exporters; where it is missing, the wait ends with the exit's time-out.
+    """
+    for owner in (exporter, getattr(exporter, "_client", None)):
+        for name in ("_shutdown_event", "_shutdown_in_progress"):
+            event = getattr(owner, name, None)
+            if isinstance(event, threading.Event):
+                event.set()
+
+
+class BatchProcessor(SpanProcessor):
+    """Sends ended spans in small batches from a thread of its own; see `voicespan.batch.Batcher` for what it promises.
+
+    `remake` makes another exporter like this one, for the child of a fork.
+    """
+
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        *,
+        target: str = "",
+        remake: Callable[[], SpanExporter] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        sender = ExporterSender["ReadableSpan"](exporter, target or type(exporter).__name__, remake)
+        self.batcher = Batcher(sender, limits or Limits.read(os.environ, "OTEL_BSP"), "spans")
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Do nothing: only ended spans are sent."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a sampled span."""
+        context = span.context
+        if context is not None and context.trace_flags.sampled:
+            self.batcher.put(span)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is queued; return whether all of it was sent within the time."""
+        return self.batcher.flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Send what is queued, for at most VOICESPAN_EXIT_TIMEOUT_S; say what could not be sent."""
+        close(self.batcher)
+
+
+class MetricSender(MetricExporter):
+    """Exports metrics with another exporter, and says when that fails.
+
+    `remake` makes another exporter like this one, for the child of a fork.
+    """
+
+    def __init__(
+        self, exporter: MetricExporter, *, target: str = "", remake: Callable[[], MetricExporter] | None = None
+    ) -> None:
+        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001
+        self.target = target or type(exporter).__name__
+        self.unsent = False
+        self.reason = ""
+        self._exporter = exporter
+        self._remake = remake
+        self._pid = os.getpid()
+        self._why = Why(exporter)
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Send the metrics; a failure is counted and said."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            if self._remake is not None:
+                self._exporter = self._remake()
+                self._why = Why(self._exporter)
+        self._why.clear()
+        failed_before, self.unsent = bool(self.reason), True
+        result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        reason = self._why.of(result)
+        self.unsent, self.reason = reason is not None, reason or ""
+        if reason is not None:
+            counters.add("metrics.failed")
+            if not leaving():
+                say("export.metrics.lost", f"metrics could not be sent to {self.target} ({reason})")
+        elif failed_before:
+            say("export.metrics.recovered", f"{self.target} takes metrics again")
+        return result
+
+    def hurry(self) -> None:
+        """Retry no more where nobody listens: the process ends."""
+        self._why.hurry()
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Pass on."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Shut the exporter down, which ends its waiting between attempts."""
+        self._why.clear()
+        self._exporter.shutdown(timeout_millis, **kwargs)
+
+
+def count_processed(batcher: Batcher[Any]) -> None:
+    """Report what the batcher sent and lost as `otel.sdk.processor.span.processed`, by cause, at each collection."""
+    from opentelemetry.metrics import CallbackOptions, Observation, get_meter
+
+    component = {"otel.component.type": "batching_span_processor", "otel.component.name": "voicespan"}
+    errors = {
+        SENT: {},
+        FAILED: {"error.type": "export_failed"},
+        DROPPED: {"error.type": "queue_full"},
+        LATE: {"error.type": "already_shutdown"},
+    }
+
+    def observe(_options: CallbackOptions) -> list[Observation]:
+        return [Observation(batcher.counts.get(name), component | error) for name, error in errors.items()]
+
+    get_meter("voicespan", __version__).create_observable_counter(
+        "otel.sdk.processor.span.processed", [observe], "{span}", "Spans whose processing is over, sent or lost."
+    )

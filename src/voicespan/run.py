@@ -1,0 +1,86 @@
+"""`voicespan run -- COMMAND`: starts a command with voicespan switched on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from voicespan import choice
+from voicespan.diagnostics import say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--service-name", metavar="NAME", help="Name of the service (OTEL_SERVICE_NAME).")
+@click.option("--endpoint", metavar="URL", help="Where telemetry goes (OTEL_EXPORTER_OTLP_ENDPOINT).")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(service_name: str | None, endpoint: str | None, command: tuple[str, ...]) -> None:
+    """Run COMMAND with voicespan switched on.
+
+    The command is any program that ends up in Python: `voicespan run -- python bot.py`,
+    `voicespan run -- uvicorn app:app`.
+    """
+    environ = environment(os.environ, service_name, endpoint)
+    problems = [choice.Choice.read(variable, environ).problem for variable in choice.GROUPS]
+    for problem in filter(None, [*problems, _other_python(command[0])]):
+        say(f"run: {problem}", problem)
+    execute(command, environ)
+
+
+def environment(environ: Mapping[str, str], service_name: str | None, endpoint: str | None) -> dict[str, str]:
+    """Return the environment of the command: what is set already stays, but for the two options."""
+    new = dict(environ)
+    if service_name:
+        new["OTEL_SERVICE_NAME"] = service_name
+    if endpoint:
+        new["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+    new.setdefault(choice.DISTRO, choice.NAME)
+    new.setdefault(choice.CONFIGURATOR, choice.NAME)
+    new["PYTHONPATH"] = os.pathsep.join(_python_path(environ.get("PYTHONPATH", "")))
+    return new
+
+
+def _python_path(before: str) -> list[str]:
+    """Put the directory first whose `sitecustomize` starts everything, as opentelemetry-instrument does."""
+    spec = find_spec("opentelemetry.instrumentation.auto_instrumentation")
+    assert spec is not None
+    assert spec.origin is not None
+    start = str(Path(spec.origin).parent)
+    others = [path for path in before.split(os.pathsep) if path and path != start]
+    here = str(Path.cwd())
+    return [start, *([] if here in others else [here]), *others]
+
+
+def _other_python(command: str) -> str | None:
+    """Return what is wrong when `python` is not the one that voicespan is installed for."""
+    found, ours = shutil.which(command), Path(sys.executable).with_name(command)
+    if os.sep in command or not command.startswith("python") or found is None or not ours.exists():
+        return None
+    if Path(found).parent == ours.parent:
+        return None
+    return f"{command} is {found}, but voicespan is installed for {ours}: activate that environment, or name {ours}"
+
+
+def execute(command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    """Become the command. Exits with 127 when there is no such command, with 126 when it can't be executed."""
+    path = shutil.which(command[0], path=environ.get("PATH"))
+    if path is None:
+        click.echo(f"voicespan run: {command[0]}: command not found", err=True)
+        sys.exit(NOT_FOUND)
+    sys.stdout.flush()
+    try:
+        os.execve(path, command, dict(environ))  # noqa: S606
+    except OSError as error:
+        click.echo(f"voicespan run: {command[0]}: {error.strerror}", err=True)
+        sys.exit(NOT_EXECUTABLE)
