@@ -440,7 +440,10 @@ def _reply_end(record: TurnRecord) -> int | None:
 
 
 def _stopped_waiting(record: TurnRecord) -> int:
-    """When the wait for a reply ended without one."""
+    """When the wait for a reply ended without one: at the failure, the explicit end, or what closed the turn."""
+    failure = _unmended(record)
+    if failure is not None:
+        return failure.at_ns
     if record.close == "ended" and record.ended_ns is not None:
         return record.ended_ns
     return record.closed_ns

@@ -106,6 +106,8 @@ class Playback:
     """The client's report: first sample heard."""
     stopped_ns: int | None = None
     """The client's report: silent."""
+    cut_ns: int | None = None
+    """The client fell silent before everything was played, and no speech was known that would explain it."""
     paused_ns: int | None = None
     left_ns: int = 0
     """Length of audio not yet played when it was paused."""

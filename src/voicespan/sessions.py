@@ -30,6 +30,8 @@ ABANDONED_NS = 5_000_000_000
 """Speech that ended this long ago and was not committed was no utterance: no endpointing waits longer."""
 LINGER_NS = 2_000_000_000
 """How long a turn whose reply is played out stays open for a further stage or for the client's report."""
+FAILED_NS = 10_000_000_000
+"""How long a turn without audio waits for another attempt after a failure."""
 BEFORE_SESSION_NS = 60_000_000_000
 """How much before its session a mark may lie: audio that was recorded while the session was set up."""
 MAX_OPEN_TURNS = 32
@@ -37,6 +39,11 @@ MAX_OPEN_TURNS = 32
 EndReason = Literal["normal", "error", "client_disconnect", "timeout", "transferred"]
 MeasurementPoint = Literal["client", "gateway", "server"]
 Trigger = Literal["greeting", "say", "no_input", "tool_result", "handoff"]
+
+
+def _undecided(speech: Turn | None) -> bool:
+    """Whether speech over a turn may still turn out to be an utterance, or not."""
+    return speech is not None and speech.open and speech.record.committed_ns is None
 
 
 class Recorder(Protocol):
@@ -184,7 +191,7 @@ class Session:
             if self.end_reason is not None:
                 return
             self.end_reason = reason
-            for turn in list(self._turns):
+            for turn in reversed(list(self._turns)):
                 self._end_turn(turn, reason, at_ns, error)
 
     # What turns report
@@ -195,14 +202,18 @@ class Session:
         self._number(turn)
         spoken_over, turn.over = turn.over, None
         if spoken_over is not None and spoken_over.open:
-            spoken_over.pending = None
             if spoken_over.record.barge_in is not None:
-                root = SpanContext(spoken_over.trace_id, spoken_over.record.span_id)
-                record.links.append((root, "interrupted"))
+                self.link_interrupted(turn, spoken_over)
                 self._close(spoken_over, "done", record.active_ns)
             elif spoken_over.record.playback.first_sent_ns is None:
                 self._close(spoken_over, "superseded", record.onset_ns)
         self._close_quiet(turn)
+
+    def link_interrupted(self, turn: Turn, interrupted: Turn) -> None:
+        """Link a turn to the one that its speech has cut off."""
+        link = (SpanContext(interrupted.trace_id, interrupted.record.span_id), "interrupted")
+        if turn.open and link not in turn.record.links:
+            turn.record.links.append(link)
 
     def turn_dismissed(self, turn: Turn) -> None:
         """Drop what was no utterance; the turn that it was heard over keeps an event."""
@@ -210,10 +221,13 @@ class Session:
         if spoken_over is not None and spoken_over.open:
             spoken_over.pending = None
             if spoken_over.record.barge_in is not None:
-                # It has stopped the reply for good: then it was heard as an interruption, whatever it was.
+                # It has stopped the reply for good: then it was an interruption, whatever it was.
+                self.link_interrupted(turn, spoken_over)
                 self._close(turn, "dismissed", turn.record.active_ns)
                 return
-            if not turn.noted:
+            playback = spoken_over.record.playback
+            heard_over = playback.first_sent_ns is None or turn.record.onset_ns < playback.out_ns
+            if heard_over and not turn.noted:
                 spoken_over.record.events.append((n.EVENT_USER_OVERLAP, turn.record.onset_ns, {}))
         turn.dropped = True
         self._forget(turn)
@@ -294,7 +308,7 @@ class Session:
         turn = self._new_turn(now_ns, at, kind, None)
         if spoken_over is not None:
             turn.over = spoken_over
-            spoken_over.pending = turn
+            spoken_over.spoken_over(turn)
         if kind != "speech":
             turn.record.committed_ns = turn.record.onset_ns
             self.turn_committed(turn)
@@ -389,7 +403,7 @@ class Session:
             if idle:
                 return "dismissed" if over else "idle"
             return None
-        if turn.pending is not None and turn.pending.open:
+        if _undecided(turn.pending):
             return None
         playback = record.playback
         if any(stage.open and not stage.background for stage in record.stages):
@@ -397,7 +411,8 @@ class Session:
         if playback.first_sent_ns is None:
             if record.ended_ns is not None:
                 return "ended"
-            return "idle" if idle else None
+            failed = record.failure is not None or any(stage.failure is not None for stage in record.stages)
+            return "idle" if idle or (failed and now_ns - record.active_ns >= FAILED_NS) else None
         if playback.paused_ns is not None:
             return "idle" if idle else None
         return self._played_out(record, now_ns, idle=idle)
@@ -419,7 +434,7 @@ class Session:
         now_ns = newer.record.active_ns
         for turn in list(self._turns):
             record = turn.record
-            if turn is newer or (turn.pending is not None and turn.pending.open):
+            if turn is newer or (turn.pending is not newer and _undecided(turn.pending)):
                 continue
             playback = record.playback
             quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
@@ -427,10 +442,12 @@ class Session:
                 self._close(turn, "done", now_ns)
 
     def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | None) -> None:
-        record = turn.record
-        if turn.over is not None and turn.over.open and record.committed_ns is None:
-            self.turn_dismissed(turn)
-            return
+        record, over = turn.record, turn.over
+        if record.committed_ns is None and record.transcript_ns is None and over is not None and over.open:
+            if over.record.barge_in is None:
+                self.turn_dismissed(turn)
+                return
+            self.link_interrupted(turn, over)
         playback = record.playback
         replied = playback.first_sent_ns is not None and not playback.filler_only
         if reason == "transferred":

@@ -289,7 +289,7 @@ class Turn:
         if playback.first_sent_ns is None:
             playback.first_sent_ns = end_ns = now_ns
         elif now_ns > end_ns:
-            if now_ns - end_ns > GAP_NS and playback.paused_ns is None:
+            if now_ns - end_ns > GAP_NS and playback.paused_ns is None and len(playback.gaps) < self.MAX_EVENTS:
                 playback.gaps.append((end_ns, now_ns))
             end_ns = now_ns
         if playback.filler_only and (voice is None or not voice.filler):
@@ -321,8 +321,13 @@ class Turn:
         playback = record.playback
         cut = moment_ns + GAP_NS < playback.end_ns + playback.shift_ns
         playback.stopped_ns = moment_ns
-        if cut and (record.barge_in is not None or self.pending is not None):
-            self._silenced(moment_ns)
+        if not cut:
+            return
+        if record.barge_in is not None or self.pending is not None:
+            with self._session.lock:
+                self._silenced(moment_ns)
+        else:
+            playback.cut_ns = moment_ns
 
     @guarded
     def audio_cleared(self, at: int | None = None) -> None:
@@ -365,6 +370,18 @@ class Turn:
             record.barge_in = BargeIn(min(detected_ns, at_ns), onset_ns)
         if record.barge_in.silent_ns is None:
             record.barge_in.silent_ns = at_ns
+        if pending is not None and pending.record.committed_ns is not None:
+            self._session.link_interrupted(pending, self)
+
+    def spoken_over(self, speech: Turn) -> None:
+        """Take note of speech that has begun while this turn is open; what stopped already may be explained by it."""
+        self.pending = speech
+        playback, onset_ns = self.record.playback, speech.record.onset_ns
+        barge_in = self.record.barge_in
+        if barge_in is not None and barge_in.onset_ns is None and onset_ns <= barge_in.detected_ns:
+            barge_in.onset_ns = onset_ns
+        elif barge_in is None and playback.cut_ns is not None and onset_ns <= playback.cut_ns:
+            self._silenced(playback.cut_ns)
 
     @guarded
     def audio_resumed(self, at: int | None = None) -> None:
