@@ -1,0 +1,358 @@
+"""What the README and the guide tell the reader to type works.
+
+Python blocks are run, each with stand-ins for the reader's own parts (detector, model, voice, socket). Shell commands
+are looked up in `PROOFS`: a command that is not there fails, and so does a proof that no document needs any more.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import voicespan
+from voicespan.diagnostics import counters
+from voicespan.testing import VoiceRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/guide.md")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of a document that are written in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def snippets() -> list[Any]:
+    """Every Python block, named by its document and place."""
+    return [
+        pytest.param(block, id=f"{Path(document).stem}-{number}")
+        for document in DOCUMENTS
+        for number, block in enumerate(blocks(document, "python"))
+    ]
+
+
+def commands(document: str) -> list[str]:
+    """Every shell command of a document, without its comment."""
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    return [line for line in (re.sub(r"\s+#.*$", "", line) for line in lines) if line]
+
+
+# The reader's own parts
+
+
+async def words() -> AsyncIterator[str]:
+    """A model's stream."""
+    for word in ("Nine ", "degrees."):
+        await asyncio.sleep(0)
+        yield word
+
+
+async def frames() -> AsyncIterator[bytes]:
+    """A synthesizer's stream: two frames of 20 ms at 24 kHz."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+        yield bytes(960)
+
+
+async def answered(*_: object) -> Any:
+    """A service that answers."""
+    return words()
+
+
+class Queue(list[Any]):
+    """A queue with room."""
+
+    put_nowait = list.append
+    get_nowait = list.pop
+
+
+@pytest.fixture
+def stand_ins(voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a block may name without saying where it comes from: a call in which the reply is heard."""
+    monkeypatch.setattr(voicespan, "session", lambda **options: voice.session(options.pop("id", None), **options))
+    session = voice.session()
+    onset_ns = voice.clock.now_ns
+    turn = session.user_turn()
+    turn.speech_ended()
+    turn.committed()
+    turn.transcript()
+    with turn.tts(voice="anna") as tts:
+        tts.audio(5.0)
+    turn.audio_sent(5.0)
+    voice.clock.advance(ms=100)
+    now_ns = voice.clock.now_ns
+    return {
+        "voicespan": voicespan,
+        "session": session,
+        "turn": turn,
+        "onset_ns": onset_ns,
+        "end_ns": onset_ns + 1,
+        "resumed_ns": onset_ns + 2,
+        "resumed_end_ns": onset_ns + 3,
+        "heard": now_ns,
+        **{f"t{index}": now_ns + index for index in range(4)},
+        "recognizer": SimpleNamespace(finish=answered),
+        "client": SimpleNamespace(create=answered),
+        "worker": SimpleNamespace(synthesize=lambda _: frames()),
+        "socket": SimpleNamespace(send_bytes=answered),
+        "get_weather": answered,
+        "sentence_is_complete": lambda reply: len(reply) > 1,
+        "queue": Queue(),
+        "audio": b"",
+        "text": "",
+        "prompt": "",
+        "reply": [],
+    }
+
+
+def run_block(block: str, names: dict[str, Any]) -> None:
+    """Run a block as if it stood inside a coroutine."""
+    result = eval(compile(block, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
+@pytest.mark.parametrize("block", snippets())
+def test_snippets_run(block: str, stand_ins: dict[str, Any]) -> None:
+    """Every Python block runs, and none of its marks is refused, too late, or fails inside."""
+    run_block(block, stand_ins)
+    for test in [value for name, value in stand_ins.items() if name.startswith("test_")]:
+        test(VoiceRecorder())
+    assert {key: count for key, count in counters.snapshot().items() if count} == {}
+
+
+def test_the_readme_answers_a_call(voice: VoiceRecorder, stand_ins: dict[str, Any]) -> None:
+    """The README's pipeline makes a completed turn of every utterance, with the spans that the README promises."""
+    run_block(blocks("README.md", "python")[0], stand_ins)
+
+    async def utterances() -> AsyncIterator[Any]:
+        yield SimpleNamespace(onset_ns=voice.clock.now_ns, end_ns=voice.clock.advance(ms=700), text="How cold is it?")
+        voice.clock.advance(ms=200)
+
+    model, speaker = SimpleNamespace(reply=lambda _: words()), SimpleNamespace(speak=lambda _: frames())
+    asyncio.run(stand_ins["call"](utterances(), model, speaker, SimpleNamespace(send_bytes=answered)))
+    turn = voice.turns[-1]
+    assert turn.outcome == "completed"
+    expected = {"vad", "vad.endpoint", "asr", "llm", "llm.ttft", "tts", "tts.first_audio", "playback", "voice.response"}
+    assert expected <= {span.name for span in turn.spans}
+    assert turn["tts"].attributes["voice.audio.duration_s"] == 0.04
+
+
+# Shell commands
+
+
+def make(*arguments: str) -> str:
+    """What make would do in a checkout that is installed already."""
+    line = ["make", "--dry-run", "-o", ".venv/dev.stamp", "-o", ".venv/demo.stamp", *arguments]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def proves_demo() -> None:
+    """`make demo` starts the demo; tests/e2e runs that very command and looks at what it says."""
+    assert "voicespan demo --no-browser --exit" in make("demo")
+    arguments = ('"demo"', '"--no-browser"', '"--exit"')
+    assert any(all(word in path.read_text() for word in arguments) for path in (ROOT / "tests/e2e").glob("test_*.py"))
+
+
+def proves_checks() -> None:
+    """`make lint` and `make test` are what `.ci/run` runs on a fresh machine: this test is a part of it."""
+    script = (ROOT / ".ci/run").read_text()
+    assert "\nmake lint" in script
+    assert "\nmake test" in script
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert re.search(r"-m pytest.* -k barge_in", make("test", "ARGS=-k barge_in"))
+    assert re.search(r"ruff check\n.*ruff format --check\n.*mypy", make("lint"))
+
+
+def proves_format() -> None:
+    """`make format` is `make lint` with the mending options of the same tools."""
+    assert re.search(r"ruff check --fix\n.*ruff format\n", make("format"))
+
+
+def proves_docs() -> None:
+    """`make docs` writes the pages that are there now."""
+    assert "> docs/names.md" in make("docs")
+    for module in ("names", "settings"):
+        done = subprocess.run([sys.executable, "-m", f"voicespan.{module}"], capture_output=True, text=True, check=True)
+        assert done.stdout == (ROOT / f"docs/{module}.md").read_text(), f"docs/{module}.md is old: make docs"
+
+
+def proves_bench() -> None:
+    """`make bench` runs every measurement; none runs here, where the machine is busy, but each can be loaded."""
+    assert "benchmarks/bench_*.py" in make("bench")
+    scripts = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    assert scripts
+    for script in scripts:
+        compile(script.read_text(), script, "exec")
+
+
+def proves_lock() -> None:
+    """`make lock` is not run, since it needs the network; test_packaging.py holds its results to what they promise."""
+    assert "scripts/lock" in make("lock")
+    assert os.access(ROOT / "scripts/lock", os.X_OK)
+
+
+def proves_pip() -> None:
+    """The extras of the line exist; test_packaging.py installs the package with pip and its extras with uv."""
+    assert {"ui", "fastapi", "grpc"} <= set(metadata("voicespan").get_all("Provides-Extra") or ())
+
+
+def proves_session() -> None:
+    """`test_the_readme_session` types these lines, one after the other."""
+    assert "bot.py" in inspect.getsource(test_the_readme_session)
+
+
+PROOFS: dict[str, Callable[[], None]] = {
+    r"make demo": proves_demo,
+    r"make (test|lint)": proves_checks,
+    r"make format": proves_format,
+    r"make docs": proves_docs,
+    r"make bench": proves_bench,
+    r"make lock": proves_lock,
+    r"pip install '\.\[ui,fastapi,grpc\]'": proves_pip,
+    r"voicespan (ui|turns|doctor|show [0-9a-f]{32})": proves_session,
+    r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
+}
+COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_proved(command: str) -> None:
+    """Every command of the documents has a proof, and the proof holds."""
+    proofs = [proof for pattern, proof in PROOFS.items() if re.fullmatch(pattern, command)]
+    assert len(proofs) == 1, f"who proves {command!r}?"
+    proofs[0]()
+
+
+def test_no_proof_is_left_over() -> None:
+    """Every proof belongs to a command that a document has."""
+    assert [pattern for pattern in PROOFS if not any(re.fullmatch(pattern, command) for command in COMMANDS)] == []
+
+
+BOT = """
+
+import asyncio
+import os
+import time
+from types import SimpleNamespace
+
+
+async def stream(*items):
+    for item in items:
+        await asyncio.sleep(0.01)
+        yield item
+
+
+async def utterances():
+    onset_ns = time.monotonic_ns()
+    await asyncio.sleep(0.1)
+    yield SimpleNamespace(onset_ns=onset_ns, end_ns=time.monotonic_ns(), text="How cold is it?")
+
+
+async def send_bytes(frame):
+    pass
+
+
+model = SimpleNamespace(reply=lambda text: stream("Nine ", "degrees."))
+voice = SimpleNamespace(speak=lambda text: stream(bytes(960), bytes(960)))
+asyncio.run(call(utterances(), model, voice, SimpleNamespace(send_bytes=send_bytes)))
+"""
+
+
+class Terminal:
+    """A reader's terminal: a folder, an environment, and the lines of a document."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_", "PY"))}
+        self.environment = {**kept, "PATH": path, "HOME": str(folder), **variables}
+        self.folder = folder
+
+    def type(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Type a line and wait for its end."""
+        return subprocess.run(["/bin/sh", "-c", line], cwd=self.folder, env=self.environment, text=True,
+                              capture_output=True, check=False, timeout=50)  # fmt: skip
+
+    def start(self, line: str) -> subprocess.Popen[str]:
+        """Type a line that goes on until it is stopped; what it says on either channel comes out of its stdout."""
+        return subprocess.Popen(shlex.split(line), cwd=self.folder, env=self.environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+@pytest.mark.e2e
+def test_the_readme_session(tmp_path: Path) -> None:
+    """The README's commands, typed in their order, show the turn of the README's own pipeline."""
+    lines = [line for line in commands("README.md") if "voicespan " in line]
+    receive, run, turns, show, production, doctor = lines
+    (tmp_path / "bot.py").write_text(blocks("README.md", "python")[0] + BOT)
+    terminal = Terminal(tmp_path, PYTHONUNBUFFERED="1", COLUMNS="120")
+    receiver = terminal.start(receive)
+    try:
+        assert receiver.stdout
+        # Port 4318 may be taken on this machine: then the receiver says which other one it took.
+        endpoint = next(found[0] for line in receiver.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        terminal.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        done = terminal.type(run)
+        assert done.returncode == 0, done.stderr
+        assert "completed" in terminal.type(turns).stdout
+        listed = json.loads(terminal.type(f"{turns} --json").stdout)
+        shown = terminal.type(re.sub(r"[0-9a-f]{32}", listed[0]["trace_id"], show))
+        assert shown.returncode == 0, shown.stderr
+        assert "llm.ttft" in shown.stdout
+        # There is no host called collector here, so the address is the only word that changes.
+        done = terminal.type(re.sub(r"http://collector:4318", endpoint, production))
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(terminal.type(f"{turns} --json").stdout)) == 2
+        assert "distro" in terminal.type(doctor).stdout
+    finally:
+        receiver.terminate()
+        receiver.communicate(timeout=10)
+
+
+# What the words promise
+
+
+def test_the_span_tree_is_the_one_of_the_names() -> None:
+    """The tree in the README has the spans of the names module, each below its parent."""
+    from voicespan import names
+
+    tree = next(block for block in blocks("README.md", "") if block.startswith("voice.turn"))
+    path: list[str] = []
+    shown: dict[str, str] = {}
+    for line in tree.splitlines():
+        indent, name = re.match(r"([├└─│ ]*)(\S+( \{\w+\})?)", line).group(1, 2)  # type: ignore[union-attr]
+        path[len(indent) // 3 :] = [name]
+        shown[re.sub(r" \{.*", "", name)] = path[-2] if len(path) > 1 else ""
+    known = {re.sub(r" \{.*", "", span.name): span.parent or "" for span in names.SPANS}
+    assert {name: known.get(name) for name in shown} == shown
+
+
+def test_the_guide_names_everything_public() -> None:
+    """Every name that the package offers is in the guide."""
+    guide = (ROOT / "docs/guide.md").read_text()
+    assert [name for name in voicespan.__all__ if f"voicespan.{name}" not in guide] == []
+
+
+def test_links_lead_to_files() -> None:
+    """Every relative link of the documents leads to a file of the repository."""
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text())
+        assert [link for link in links if not (document.parent / link).exists()] == [], document.name
