@@ -28,7 +28,7 @@ docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings
 	$(BIN)/python -m voicespan.settings > docs/settings.md
 
 bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
-	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit 1; done
+	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
 
 lock: .venv/dev.stamp ## pin the requirements anew (UPGRADE=--upgrade for newer versions)
 	scripts/lock
