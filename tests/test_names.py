@@ -11,27 +11,72 @@ import pytest
 from voicespan import names
 
 DOTTED = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$")
-UNITS = {"s", "ms", "us", "ns", "seconds", "milliseconds", "bytes", "mb", "kb", "percent", "ratio", "total", "celsius",
-         "watts", "hz"}
+UNITS = {
+    "s",
+    "ms",
+    "us",
+    "ns",
+    "seconds",
+    "milliseconds",
+    "bytes",
+    "mb",
+    "kb",
+    "percent",
+    "ratio",
+    "total",
+    "celsius",
+    "watts",
+    "hz",
+}
 UNIT_SYMBOLS = re.compile(r"^(s|By|1|Cel|W|\{[a-z]+\}(/s)?)$")
 
 ROWS: list[names.Span | names.Event | names.Attribute | names.Metric] = [
-    *names.SPANS, *names.EVENTS, *names.ATTRIBUTES, *names.METRICS,
+    *names.SPANS,
+    *names.EVENTS,
+    *names.ATTRIBUTES,
+    *names.METRICS,
 ]
 CARRIERS: list[names.Span | names.Event | names.Metric] = [*names.SPANS, *names.EVENTS, *names.METRICS]
 
 # The labels that dashboards and rules use; without voice.turn.no_reply.reason the SLO could not leave out no_speech.
 DIMENSIONS = {
-    "service.version", "deployment.environment.name", "voice.worker.id", "voice.component", "voice.transport",
-    "voice.turn.initiator", "voice.turn.input", "voice.turn.outcome", "voice.turn.no_reply.reason",
-    "voice.turn.bottleneck", "voice.measurement.point", "voice.barge_in.phase", "voice.critical_path",
-    "gen_ai.request.model", "gen_ai.tool.name", "voice.tts.voice.name", "voice.language",
-    "voice.text.word_count.range", "voice.text.character_count.range", "error.type", "http.route",
-    "http.request.method", "http.response.status_code", "rpc.method", "db.operation.name",
+    "service.version",
+    "deployment.environment.name",
+    "voice.worker.id",
+    "voice.component",
+    "voice.transport",
+    "voice.turn.initiator",
+    "voice.turn.input",
+    "voice.turn.outcome",
+    "voice.turn.no_reply.reason",
+    "voice.turn.bottleneck",
+    "voice.measurement.point",
+    "voice.barge_in.phase",
+    "voice.critical_path",
+    "gen_ai.request.model",
+    "gen_ai.tool.name",
+    "voice.tts.voice.name",
+    "voice.language",
+    "voice.text.word_count.range",
+    "voice.text.character_count.range",
+    "error.type",
+    "http.route",
+    "http.request.method",
+    "http.response.status_code",
+    "rpc.method",
+    "db.operation.name",
 }
 NEVER_LABELS = {"session.id", "client.address", "gen_ai.conversation.id", "service.instance.id", "gen_ai.tool.call.id"}
-MILESTONES = {"vad.endpoint", "asr.finalize", "llm.ttft", "llm.first_sentence", "tts.first_audio", "playback.start",
-              "playback.gap", "realtime.first_audio"}
+MILESTONES = {
+    "vad.endpoint",
+    "asr.finalize",
+    "llm.ttft",
+    "llm.first_sentence",
+    "tts.first_audio",
+    "playback.start",
+    "playback.gap",
+    "realtime.first_audio",
+}
 STAGES = {"vad", "asr", "llm", "execute_tool {gen_ai.tool.name}", "tts", "playback", "realtime"}
 
 PROMETHEUS = {
@@ -123,16 +168,35 @@ def test_an_attribute_constant_is_the_dotted_name_in_upper_case() -> None:
 @pytest.mark.covers("F-R05")
 def test_names_are_lower_case_and_dotted() -> None:
     """Every name that is ours to choose is lower case and dotted; a gRPC span has the name of its method."""
-    chosen = [row.name.removesuffix(" {gen_ai.tool.name}") for row in ROWS
-              if not row.name.startswith("{") and row.name != names.SPAN_SYNTHESIZE]
+    chosen = [
+        row.name.removesuffix(" {gen_ai.tool.name}")
+        for row in ROWS
+        if not row.name.startswith("{") and row.name != names.SPAN_SYNTHESIZE
+    ]
     assert [name for name in chosen if not DOTTED.match(name)] == []
 
 
 @pytest.mark.covers("F-R05")
 def test_own_attributes_and_metrics_have_the_own_namespace() -> None:
     """A name is OpenTelemetry's or stands under `voice.` (`voicespan.` for what is about the distribution itself)."""
-    standard = ("service.", "telemetry.", "deployment.", "session.", "client.", "error.", "exception.", "gen_ai.",
-                "http.", "rpc.", "db.", "network.", "hw.", "process.", "system.", "otel.")
+    standard = (
+        "service.",
+        "telemetry.",
+        "deployment.",
+        "session.",
+        "client.",
+        "error.",
+        "exception.",
+        "gen_ai.",
+        "http.",
+        "rpc.",
+        "db.",
+        "network.",
+        "hw.",
+        "process.",
+        "system.",
+        "otel.",
+    )
     for name in [attribute.name for attribute in names.ATTRIBUTES] + [metric.name for metric in names.METRICS]:
         assert name.startswith((*standard, "voice.", "voicespan.")), name
 
@@ -261,13 +325,22 @@ def test_the_silence_carries_every_share() -> None:
     """Answered or not, the silence names each part, and what splits it on a dashboard."""
     listed = {span.name: set(span.attributes) for span in names.SPANS}
     shares = {f"voice.response.share.{stage}" for stage in names.SHARE_STAGES}
-    copies = {"voice.transport", "voice.measurement.point", "voice.turn.initiator", "voice.turn.outcome",
-              "voice.turn.bottleneck", "gen_ai.request.model", "voice.tts.voice.name", "voice.language",
-              "voice.worker.id"}
+    copies = {
+        "voice.transport",
+        "voice.measurement.point",
+        "voice.turn.initiator",
+        "voice.turn.outcome",
+        "voice.turn.bottleneck",
+        "gen_ai.request.model",
+        "voice.tts.voice.name",
+        "voice.language",
+        "voice.worker.id",
+    }
     for span in (names.SPAN_RESPONSE, names.SPAN_UNANSWERED):
         assert shares | copies <= listed[span]
     assert set(names.SHARE_STAGES) == set(
-        next(a for a in names.ATTRIBUTES if a.name == names.VOICE_TURN_BOTTLENECK).values)
+        next(a for a in names.ATTRIBUTES if a.name == names.VOICE_TURN_BOTTLENECK).values
+    )
 
 
 def test_the_tables_cannot_be_changed() -> None:

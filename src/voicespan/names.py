@@ -223,10 +223,13 @@ SHARE_PREFIX = "voice.response.share."
 SHARE_STAGES = ("endpoint", "asr", "llm", "tool", "sentence", "tts", "send", "network", "realtime", "unattributed")
 """The parts that the heard silence is divided into, in causal order."""
 
+# A table has a row per line or two, not a line per cell.
+# fmt: off
 BOUNDARIES_S = (
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 5.0,
     10.0, 30.0,
 )
+# fmt: on
 """Bucket boundaries in seconds of every span-derived histogram; each threshold of THRESHOLDS is one of them."""
 
 AttributeType = Literal["string", "string[]", "int", "double", "boolean"]
@@ -316,6 +319,7 @@ _SEMCONV = "OpenTelemetry semantic conventions"
 WORD_COUNT_RANGES = ("0", "1-10", "11-25", "26-50", "51-100", "101-200", "200+")
 CHARACTER_COUNT_RANGES = ("0", "1-50", "51-150", "151-300", "301-600", "601-1200", "1200+")
 
+# fmt: off
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(SERVICE_NAME, "string", "Name of the service.", _RESOURCE, ("voice-agent",)),
     Attribute(SERVICE_NAMESPACE, "string", "Group of services it belongs to.", _RESOURCE),
@@ -690,6 +694,7 @@ THRESHOLDS: tuple[Threshold, ...] = (
     Threshold(METRIC_VOICE_EVENT_LOOP_DELAY, 0.05, "s", "alert on p95"),
 )
 
+# fmt: on
 DIMENSIONS: tuple[str, ...] = tuple(attribute.name for attribute in ATTRIBUTES if attribute.dimension)
 """The dimensions of the Collector's `span_metrics`."""
 
@@ -795,10 +800,13 @@ def _metrics() -> str:
     for metric in METRICS:
         instrument = ("observable " if metric.observable else "") + metric.instrument
         buckets = ", ".join(f"{boundary:g}" for boundary in metric.boundaries)
-        rows.append(f"| `{metric.name}` | {instrument} | {_code(metric.unit)} | {metric.brief} | "
-                    f"{_codes(metric.attributes)} | {buckets} | `{metric.prometheus}` |")
-    head = ("| Metric | Instrument | Unit | Meaning | Attributes | Buckets | In Prometheus |\n"
-            "|---|---|---|---|---|---|---|")
+        rows.append(
+            f"| `{metric.name}` | {instrument} | {_code(metric.unit)} | {metric.brief} | "
+            f"{_codes(metric.attributes)} | {buckets} | `{metric.prometheus}` |"
+        )
+    head = (
+        "| Metric | Instrument | Unit | Meaning | Attributes | Buckets | In Prometheus |\n|---|---|---|---|---|---|---|"
+    )
     span_buckets = ", ".join(f"{boundary:g}" for boundary in BOUNDARIES_S)
     note = f"Durations of spans are not recorded a second time. Buckets of the span-derived ones (s): {span_buckets}."
     return f"## Metrics\n\n{note}\n\n{head}\n" + "\n".join(rows) + "\n"
