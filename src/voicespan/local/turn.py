@@ -1,0 +1,209 @@
+"""The row that sums up a turn: what lists, charts and the head of the waterfall show without reading the spans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from voicespan import names as n
+from voicespan.local.span import SCOPE, Attributes, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NS_PER_S = 1_000_000_000
+
+
+class SpanLike(Protocol):
+    """What the summary reads of a span."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def parent_id(self) -> object: ...  # noqa: D102
+    @property
+    def start_ns(self) -> int: ...  # noqa: D102
+    @property
+    def end_ns(self) -> int: ...  # noqa: D102
+    @property
+    def service(self) -> str: ...  # noqa: D102
+    @property
+    def scope(self) -> str: ...  # noqa: D102
+    @property
+    def error(self) -> str | None: ...  # noqa: D102
+    @property
+    def attributes(self) -> Attributes: ...  # noqa: D102
+
+
+class Turn(NamedTuple):
+    """One turn. Times are Unix time, lengths nanoseconds; None is what the trace does not tell."""
+
+    trace_id: str
+    service: str
+    session_id: str | None
+    turn_index: int | None
+    start_ns: int
+    duration_ns: int
+    complete: bool
+    """False while the root span has not arrived, and for good when its process was killed."""
+    outcome: str | None
+    no_reply_reason: str | None
+    initiator: str | None
+    trigger: str | None
+    input: str | None
+    error: str | None
+    bottleneck: str | None
+    response_ns: int | None
+    """The silence that the user heard; of an unanswered turn, how long they waited."""
+    unanswered: bool
+    response_from: str | None
+    answer_ns: int | None
+    endpoint_ns: int | None
+    asr_ns: int | None
+    llm_ttft_ns: int | None
+    sentence_ns: int | None
+    tool_ns: int | None
+    tts_first_audio_ns: int | None
+    realtime_first_audio_ns: int | None
+    playback_start_ns: int | None
+    first_audio_ns: int | None
+    """Media up to the first sample heard, on the first turn that the agent starts."""
+    silenced_ns: int | None
+    """Interruption: the user's onset until the audio was silent, else the detection until playback stopped."""
+    model: str | None
+    voice: str | None
+    language: str | None
+    worker: str | None
+    transport: str | None
+    measurement_point: str | None
+    clock_error_ns: int | None
+    shares: dict[str, int]
+    """Nanoseconds of `response_ns` by stage, with `unattributed`; empty without a response."""
+    attributes: dict[str, Value]
+    """The attributes of the root span, whole."""
+
+
+_LATENCIES = {
+    "endpoint_ns": n.SPAN_VAD_ENDPOINT,
+    "asr_ns": n.SPAN_ASR_FINALIZE,
+    "llm_ttft_ns": n.SPAN_LLM_TTFT,
+    "sentence_ns": n.SPAN_LLM_FIRST_SENTENCE,
+    "tool_ns": n.SPAN_EXECUTE_TOOL,
+    "tts_first_audio_ns": n.SPAN_TTS_FIRST_AUDIO,
+    "realtime_first_audio_ns": n.SPAN_REALTIME_FIRST_AUDIO,
+    "playback_start_ns": n.SPAN_PLAYBACK_START,
+}
+
+_THINKS = (n.SPAN_LLM, n.SPAN_REALTIME)
+_SPEAKS = (n.SPAN_TTS, n.SPAN_REALTIME)
+_LISTENS = (n.SPAN_ASR, n.SPAN_TTS)
+_PLAYS = (n.SPAN_PLAYBACK,)
+
+
+def summarise(trace_id: str, spans: Iterable[SpanLike]) -> Turn | None:
+    """Return the turn that the spans of one trace make; None when they are no turn.
+
+    Without a root span the trace is a turn that is not complete, if voicespan made any of it.
+    """
+    spans = list(spans)
+    tree = _Tree(spans)
+    root = tree.first(n.SPAN_TURN)
+    if root is None and (not tree.by_name or any(span.parent_id is None for span in spans)):
+        return None
+    own = root.attributes if root is not None else {}
+    response = tree.first(n.SPAN_RESPONSE) or tree.first(n.SPAN_UNANSWERED)
+    silence = response.attributes if response is not None else {}
+    start_ns = root.start_ns if root is not None else min(span.start_ns for span in spans)
+    end_ns = root.end_ns if root is not None else max(span.end_ns for span in spans)
+    return Turn(
+        trace_id=trace_id,
+        service=root.service if root is not None else spans[0].service,
+        session_id=_text(own.get(n.SESSION_ID)),
+        turn_index=_whole(own.get(n.VOICE_TURN_INDEX)),
+        start_ns=start_ns,
+        duration_ns=end_ns - start_ns,
+        complete=root is not None,
+        outcome=_text(own.get(n.VOICE_TURN_OUTCOME)),
+        no_reply_reason=_text(own.get(n.VOICE_TURN_NO_REPLY_REASON)),
+        initiator=_text(own.get(n.VOICE_TURN_INITIATOR)),
+        trigger=_text(own.get(n.VOICE_TURN_TRIGGER)),
+        input=_text(own.get(n.VOICE_TURN_INPUT)),
+        error=_text(own.get(n.ERROR_TYPE)) or (root.error if root is not None else None),
+        bottleneck=_text(own.get(n.VOICE_TURN_BOTTLENECK) or silence.get(n.VOICE_TURN_BOTTLENECK)),
+        response_ns=_length(response),
+        unanswered=response is not None and response.name == n.SPAN_UNANSWERED,
+        response_from=_text(silence.get(n.VOICE_RESPONSE_FROM)),
+        answer_ns=_length(tree.first(n.SPAN_ANSWER)),
+        **{column: tree.latency(name) for column, name in _LATENCIES.items()},
+        first_audio_ns=_ns(own.get(n.VOICE_SESSION_FIRST_AUDIO)),
+        silenced_ns=_silenced(tree),
+        model=_text(tree.said(n.GEN_AI_REQUEST_MODEL, silence, _THINKS)),
+        voice=_text(tree.said(n.VOICE_TTS_VOICE_NAME, silence, _SPEAKS)),
+        language=_text(tree.said(n.VOICE_LANGUAGE, silence, _LISTENS)),
+        worker=_text(tree.said(n.VOICE_WORKER_ID, silence, _SPEAKS)),
+        transport=_text(own.get(n.VOICE_TRANSPORT) or silence.get(n.VOICE_TRANSPORT)),
+        measurement_point=_text(tree.said(n.VOICE_MEASUREMENT_POINT, silence, _PLAYS)),
+        clock_error_ns=_ns(silence.get(n.VOICE_CLOCK_OFFSET_ERROR_S)),
+        shares=_shares(silence),
+        attributes=dict(own),
+    )
+
+
+class _Tree:
+    """The voice spans of a trace by name; all tools under one name."""
+
+    def __init__(self, spans: Iterable[SpanLike]) -> None:
+        self.by_name: dict[str, list[SpanLike]] = {}
+        for span in spans:
+            if span.scope == SCOPE:
+                name = n.SPAN_EXECUTE_TOOL if span.name.startswith(n.SPAN_EXECUTE_TOOL) else span.name
+                self.by_name.setdefault(name, []).append(span)
+
+    def first(self, name: str) -> SpanLike | None:
+        found = self.by_name.get(name)
+        return min(found, key=lambda span: span.start_ns) if found else None
+
+    def latency(self, name: str) -> int | None:
+        """Return the length of the span; of several, of the longest that the user waited for, else the last."""
+        found = self.by_name.get(name)
+        if not found:
+            return None
+        if len(found) == 1:
+            return _length(found[0])
+        waited_for = [span for span in found if span.attributes.get(n.VOICE_CRITICAL_PATH)]
+        if waited_for:
+            return max(span.end_ns - span.start_ns for span in waited_for)
+        return _length(max(found, key=lambda span: span.start_ns))
+
+    def said(self, key: str, silence: Attributes, names: tuple[str, ...]) -> Value:
+        """Return an attribute from the response, else from the first of these spans that has it."""
+        if key in silence:
+            return silence[key]
+        spans = (self.first(name) for name in names)
+        values = (span.attributes.get(key) for span in spans if span is not None)
+        return next((value for value in values if value is not None), None)
+
+
+def _silenced(tree: _Tree) -> int | None:
+    phases = {str(span.attributes.get(n.VOICE_BARGE_IN_PHASE)): span for span in tree.by_name.get(n.SPAN_BARGE_IN, ())}
+    return _length(phases.get("total") or phases.get("playback_stop"))
+
+
+def _shares(silence: Mapping[str, Value]) -> dict[str, int]:
+    found = {stage: _ns(silence.get(n.SHARE_PREFIX + stage)) for stage in n.SHARE_STAGES}
+    return {stage: share_ns for stage, share_ns in found.items() if share_ns}
+
+
+def _length(span: SpanLike | None) -> int | None:
+    return None if span is None else span.end_ns - span.start_ns
+
+
+def _ns(seconds: Value) -> int | None:
+    return None if isinstance(seconds, bool) or not isinstance(seconds, int | float) else round(seconds * NS_PER_S)
+
+
+def _whole(value: Value) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Value) -> str | None:
+    return value if isinstance(value, str) else None
