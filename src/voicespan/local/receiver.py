@@ -1,0 +1,185 @@
+"""The HTTP side of the local store: OTLP in, JSON for views out. One process, one machine, no authentication."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from voicespan.local import decode, view
+from voicespan.local.body import Limits, RefusedError, read_body
+from voicespan.local.hosts import LocalHostsOnly
+from voicespan.local.reader import TurnQuery, UnknownTurnError
+from voicespan.local.schema import StoreError
+from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from google.protobuf.message import Message
+
+    from voicespan.local.store import Store
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+_MAX_WAITING = 32
+_RETRY_AFTER_S = 1
+_GRPC_CODES = {400: 3, 408: 4, 413: 8, 415: 3, 503: 14}  # google.rpc.Code
+_NOT_STORED = {"metrics": ExportMetricsServiceResponse, "logs": ExportLogsServiceResponse}
+
+
+def application(store: Store, *, allowed_hosts: Iterable[str] = (), limits: Limits | None = None) -> Starlette:
+    """Return the ASGI application that receives into `store` and answers from it.
+
+    Requests for other host names than this machine's own and `allowed_hosts` are refused: else a web page could reach
+    the receiver under a name of its own (DNS rebinding).
+    """
+    endpoint = _Receiver(store, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        endpoint.writer.shutdown(wait=True)
+
+    return Starlette(
+        routes=[
+            Route("/v1/traces", endpoint.traces, methods=["POST"]),
+            *(Route(f"/v1/{signal}", endpoint.not_stored(signal), methods=["POST"]) for signal in _NOT_STORED),
+            Route("/api/turns", endpoint.turns),
+            Route("/api/turns/{trace_id}", endpoint.turn),
+            Route("/health", endpoint.health),
+        ],
+        middleware=[Middleware(LocalHostsOnly, allowed=tuple(allowed_hosts))],
+        lifespan=lifespan,
+    )
+
+
+class _Receiver:
+    """The endpoints. Inserting happens in one thread of its own: the event loop goes on reading meanwhile."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self.store = store
+        self.limits = limits
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="voicespan-store")
+        self.waiting = asyncio.Semaphore(_MAX_WAITING)  # bounds the memory that bodies take; others wait unread
+
+    async def traces(self, request: Request) -> Response:
+        """Take an ExportTraceServiceRequest; the answer comes when it is stored."""
+        try:
+            media_type = _media_type(request)
+            async with self.waiting:
+                body = await read_body(request, self.limits)
+                loop = asyncio.get_running_loop()
+                rejected, reason = await loop.run_in_executor(self.writer, self._store, media_type, body)
+        except RefusedError as refused:
+            return _refusal(request, refused.status, str(refused))
+        except decode.MalformedRequestError as malformed:
+            return _refusal(request, 400, str(malformed))
+        except StoreError as error:
+            return _refusal(request, 503, str(error), {"Retry-After": str(_RETRY_AFTER_S)})
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        answer = ExportTraceServiceResponse()
+        if rejected:
+            answer.partial_success.rejected_spans = rejected
+            answer.partial_success.error_message = reason
+        return _message(media_type, answer)
+
+    def _store(self, media_type: str, body: bytes) -> tuple[int, str]:
+        received = (decode.decode_json if media_type == JSON else decode.decode_protobuf)(body)
+        self.store.add(received.spans)
+        return received.rejected, received.reason
+
+    def not_stored(self, signal: str) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that reads a signal and drops it, so that a service that sends it does not complain."""
+
+        async def drop(request: Request) -> Response:
+            try:
+                media_type = _media_type(request)
+                async with self.waiting:
+                    await read_body(request, self.limits)
+            except RefusedError as refused:
+                return _refusal(request, refused.status, str(refused))
+            except ClientDisconnect:
+                return Response(status_code=400)
+            return _message(media_type, _NOT_STORED[signal]())
+
+        return drop
+
+    async def turns(self, request: Request) -> Response:
+        """List turns; the parameters are those of `view.query`."""
+        try:
+            query = view.query(request.query_params)
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+        return await _answer(partial(self._turns, query))
+
+    def _turns(self, query: TurnQuery) -> dict[str, Any]:
+        return {"turns": [view.turn(turn) for turn in self.store.reader.turns(query)]}
+
+    async def turn(self, request: Request) -> Response:
+        """Give one trace: its turn, when it is one, and its spans. `last` and a prefix of the id do as well."""
+        return await _answer(partial(self._turn, request.path_params["trace_id"]))
+
+    def _turn(self, prefix: str) -> dict[str, Any]:
+        trace_id = self.store.reader.find(prefix)
+        return view.trace(trace_id, self.store.reader.turn(trace_id), self.store.reader.spans(trace_id))
+
+    async def health(self, _: Request) -> Response:
+        """Say that this is a voicespan receiver, and which."""
+        return _json(
+            {"service": "voicespan", "version": __version__, "pid": os.getpid(), "database": str(self.store.path)}
+        )
+
+
+async def _answer(ask: Callable[[], dict[str, Any]]) -> Response:
+    try:
+        return _json(await run_in_threadpool(ask))
+    except UnknownTurnError as error:
+        return _json({"error": str(error)}, 404)
+    except StoreError as error:
+        return _json({"error": str(error)}, 503)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return JSONResponse(content, status, {"Cache-Control": "no-store"})
+
+
+def _media_type(request: Request) -> str:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in (PROTOBUF, JSON):
+        raise RefusedError(415, f"content type {media_type!r} is not {PROTOBUF} or {JSON}")
+    return media_type
+
+
+def _message(media_type: str, answer: Message) -> Response:
+    if media_type == PROTOBUF:
+        return Response(answer.SerializeToString(), media_type=PROTOBUF)
+    from google.protobuf.json_format import MessageToDict
+
+    return _json(MessageToDict(answer))
+
+
+def _refusal(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+    """Return the reason as google.rpc.Status, in the form of the request as OTLP says."""
+    code = _GRPC_CODES[status]
+    if request.headers.get("content-type", "").startswith(PROTOBUF):
+        body = Status(code=code, message=reason).SerializeToString()
+        return Response(body, status, headers, media_type=PROTOBUF)
+    return Response(json.dumps({"code": code, "message": reason}), status, headers, media_type=JSON)

@@ -1,0 +1,135 @@
+"""The receiver as an object: a server in a thread of its own, for the command line, the demo and tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from voicespan.local import port as ports
+from voicespan.local.receiver import application
+from voicespan.local.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from voicespan.local.body import Limits
+    from voicespan.local.retention import Retention
+
+DEFAULT_PORT = 4318
+"""The port of OTLP over HTTP."""
+
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 2
+
+
+class Receiver:
+    """Receives OTLP over HTTP on this machine and keeps it; use it as a context manager, or call start and stop.
+
+    `database` is the file to keep turns in; without one they are gone when the receiver stops. `port` is taken when it
+    is free, else the next free one; 0 is any.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = DEFAULT_PORT,
+        database: Path | str | None = None,
+        host: str = "127.0.0.1",
+        allowed_hosts: Iterable[str] = (),
+        retention: Retention | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.host = host
+        self.wanted_port = port
+        self.port = port
+        self.moved: str | None = None
+        """Why the port is not the one that was asked for; None when it is."""
+        self._database = None if database is None else Path(database)
+        self._allowed_hosts = (host, *allowed_hosts)
+        self._retention = retention
+        self._limits = limits
+        self._store: Store | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The address that a service sends to (OTEL_EXPORTER_OTLP_ENDPOINT)."""
+        return f"http://{_in_address(self.host)}:{self.port}"
+
+    @property
+    def store(self) -> Store:
+        """The store that is received into, while the receiver runs."""
+        if self._store is None:
+            raise RuntimeError("the receiver is not started")
+        return self._store
+
+    def start(self) -> Self:
+        """Open the store and begin to listen; when this returns, requests are answered.
+
+        Raises:
+            StoreError: the database cannot be used.
+            OSError: the host is not of this machine, or no port can be had.
+
+        """
+        listening = ports.listen(self.host, self.wanted_port)
+        try:
+            self.port = listening.getsockname()[1]
+            if self.wanted_port not in (0, self.port):
+                self.moved = f"port {self.wanted_port} is taken by {ports.holder(self.wanted_port)}"
+            self._store = Store(self._database, retention=self._retention)
+        except BaseException:
+            listening.close()
+            raise
+        config = uvicorn.Config(
+            application(self._store, allowed_hosts=self._allowed_hosts, limits=self._limits),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+        )
+        self._server = server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, name="voicespan-receiver", daemon=True
+        )
+        self._thread.start()
+        self._wait_until_started(server, self._thread)
+        return self
+
+    def stop(self) -> None:
+        """Answer what has arrived, then close; harmless when it is stopped already."""
+        server, thread, store = self._server, self._thread, self._store
+        self._server = self._thread = self._store = None
+        if server is not None and thread is not None:
+            server.should_exit = True
+            thread.join()
+        if store is not None:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_started(self, server: uvicorn.Server, thread: threading.Thread) -> None:
+        until = time.monotonic() + _START_TIMEOUT_S
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > until:
+                self.stop()
+                raise RuntimeError("the receiver did not start")
+            time.sleep(0.005)
+
+
+def _in_address(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,90 @@
+"""How turns and spans leave the store: as JSON with seconds; and the query that asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from voicespan.local.reader import TurnQuery
+from voicespan.local.turn import NS_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from voicespan.local.span import Event, Link, Span
+    from voicespan.local.turn import Turn
+
+_PARAMETERS = frozenset({"session", "outcome", "service", "slower_than_ms", "since_s", "until_s", "sort", "limit"})
+_NS_PER_MS = 1_000_000
+
+
+def query(parameters: Mapping[str, str]) -> TurnQuery:
+    """Read a query from the parameters of an address.
+
+    Raises:
+        ValueError: a parameter is unknown, or its value impossible.
+
+    """
+    unknown = sorted(set(parameters) - _PARAMETERS)
+    if unknown:
+        raise ValueError(f"no parameter {unknown[0]!r}: there are {', '.join(sorted(_PARAMETERS))}")
+    values: dict[str, Any] = {
+        key: parameters[key] for key in ("session", "outcome", "service", "sort") if parameters.get(key)
+    }
+    numbers = {"slower_than_ms": ("slower_than_ns", _NS_PER_MS), "since_s": ("since_ns", NS_PER_S)}
+    numbers |= {"until_s": ("until_ns", NS_PER_S), "limit": ("limit", 1)}
+    for key, (name, factor) in numbers.items():
+        if parameters.get(key):
+            values[name] = _scaled(key, parameters[key], factor)
+    return TurnQuery(**values)
+
+
+def turn(row: Turn) -> dict[str, Any]:
+    """Return a turn for JSON: every length and time in seconds."""
+    values = {_second_name(key): _seconds(key, value) for key, value in row._asdict().items()}
+    values["shares"] = {stage: share_ns / NS_PER_S for stage, share_ns in row.shares.items()}
+    return values
+
+
+def trace(trace_id: str, row: Turn | None, spans: Sequence[Span]) -> dict[str, Any]:
+    """Return a trace for JSON: its turn, or null when it is none, and its spans in order of start."""
+    return {"trace_id": trace_id, "turn": turn(row) if row else None, "spans": [_span(span) for span in spans]}
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "name": span.name,
+        "service": span.service,
+        "scope": span.scope,
+        "kind": span.kind,
+        "start_s": span.start_ns / NS_PER_S,
+        "duration_s": (span.end_ns - span.start_ns) / NS_PER_S,
+        "error": span.error,
+        "attributes": dict(span.attributes),
+        "events": [_event(event) for event in span.events],
+        "links": [_link(link) for link in span.links],
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {"name": event.name, "time_s": event.time_ns / NS_PER_S, "attributes": dict(event.attributes)}
+
+
+def _link(link: Link) -> dict[str, Any]:
+    return {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}
+
+
+def _second_name(name: str) -> str:
+    return f"{name.removesuffix('_ns')}_s" if name.endswith("_ns") else name
+
+
+def _seconds(name: str, value: Any) -> Any:
+    return value / NS_PER_S if name.endswith("_ns") and value is not None else value
+
+
+def _scaled(key: str, text: str, factor: int) -> int:
+    try:
+        return round(float(text) * factor)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{key}={text!r} is not a number") from None
