@@ -1,0 +1,67 @@
+"""The stages as every view shows them: one colour for each, wherever it appears."""
+
+from __future__ import annotations
+
+from voicespan import names as n
+
+COLOURS = {
+    "endpoint": "#8a94a6",
+    "asr": "#1098ad",
+    "llm": "#7048e8",
+    "tool": "#c2255c",
+    "sentence": "#b197fc",
+    "tts": "#e67700",
+    "send": "#74b816",
+    "network": "#2b8a3e",
+    "realtime": "#ae3ec9",
+    "unattributed": "#c9ccd3",
+}
+"""Colours of the parts of the heard silence; they can be told apart on a light and on a dark ground."""
+
+ACCENT = "#5c7cfa"
+"""The silence as a whole."""
+
+BAD = "#d6336c"
+"""Errors, gaps and interruptions."""
+
+_BY_SPAN = {
+    n.SPAN_VAD: "endpoint",
+    n.SPAN_VAD_ENDPOINT: "endpoint",
+    n.SPAN_ASR: "asr",
+    n.SPAN_ASR_FINALIZE: "asr",
+    n.SPAN_LLM: "llm",
+    n.SPAN_LLM_TTFT: "llm",
+    n.SPAN_LLM_FIRST_SENTENCE: "sentence",
+    n.SPAN_TTS: "tts",
+    n.SPAN_TTS_FIRST_AUDIO: "tts",
+    n.SPAN_REALTIME: "realtime",
+    n.SPAN_REALTIME_FIRST_AUDIO: "realtime",
+    n.SPAN_PLAYBACK: "network",
+    n.SPAN_PLAYBACK_START: "network",
+}
+
+_BAD_SPANS = frozenset({n.SPAN_PLAYBACK_GAP, n.SPAN_BARGE_IN, n.SPAN_UNANSWERED})
+_SILENCE_SPANS = frozenset({n.SPAN_RESPONSE, n.SPAN_ANSWER})
+
+MILESTONES = frozenset(
+    {
+        n.SPAN_VAD_ENDPOINT,
+        n.SPAN_ASR_FINALIZE,
+        n.SPAN_LLM_TTFT,
+        n.SPAN_LLM_FIRST_SENTENCE,
+        n.SPAN_TTS_FIRST_AUDIO,
+        n.SPAN_REALTIME_FIRST_AUDIO,
+        n.SPAN_PLAYBACK_START,
+    }
+)
+"""Spans that cover the latency a stage adds; drawn thinner than the stage."""
+
+
+def colour_of(span_name: str) -> str | None:
+    """Return the colour of a span; None for one that belongs to no stage."""
+    if span_name in _BAD_SPANS:
+        return BAD
+    if span_name in _SILENCE_SPANS:
+        return ACCENT
+    stage = "tool" if span_name.startswith(n.SPAN_EXECUTE_TOOL) else _BY_SPAN.get(span_name)
+    return None if stage is None else COLOURS[stage]
