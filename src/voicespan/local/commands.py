@@ -1,0 +1,272 @@
+"""The commands that need the local store: `voicespan ui`, `voicespan turns`, `voicespan show`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voicespan.local import view
+from voicespan.local.reader import INCOMPLETE, SORT_COLUMNS, Reader, TurnQuery, UnknownTurnError
+from voicespan.local.retention import Retention
+from voicespan.local.schema import StoreError
+from voicespan.local.stages import BAD, COLOURS
+from voicespan.local.store import DATABASE_VARIABLE, default_database
+from voicespan.local.turn import NS_PER_S
+from voicespan.render import mini_strip, printable, render_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from voicespan.local.server import Receiver
+    from voicespan.local.turn import Turn
+
+_NS_PER_MS = 1_000_000
+_DAY_S = 86_400
+_MIB = 1 << 20
+_OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", INCOMPLETE)
+_STRIP_CELLS = 24
+_MAX_COLUMN_WIDTH = 28
+_TRACE_DIGITS = 12
+_PIPE_WIDTH = 120
+
+_database_option = click.option(
+    "--db",
+    "database",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar=DATABASE_VARIABLE,
+    help="The database.  [default: voicespan.db in the user's state directory]",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a picture; lengths in seconds.")
+
+
+@click.command()
+@click.option("--port", default=4318, show_default=True, help="Where to listen; the next free port when it is taken.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to answer to, besides localhost.")
+@_database_option
+@click.option("--keep-days", default=14.0, show_default=True, help="Forget turns that are older than this.")
+@click.option("--keep-mib", default=1024, show_default=True, help="Forget the oldest turns beyond this size.")
+def ui(
+    *, port: int, host: str, allowed_hosts: tuple[str, ...], database: Path | None, keep_days: float, keep_mib: int
+) -> None:
+    """Receive turns on this machine, keep them, and list them as they come. Ctrl-C ends it."""
+    from voicespan.local.server import Receiver
+
+    receiver = Receiver(
+        port=port,
+        host=host,
+        allowed_hosts=allowed_hosts,
+        database=database or default_database(),
+        retention=Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=keep_mib * _MIB),
+    )
+    console = _console()
+    with _errors(), _stop_signal() as stopped, receiver:
+        _introduce(receiver, console)
+        end = receiver.store.listen(lambda turns: _announce(turns, console))
+        stopped.wait()
+        end()
+
+
+@click.command()
+@_database_option
+@click.option("--session", help="Only turns of this session.")
+@click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only turns that ended so.")
+@click.option("--slower-than", type=float, metavar="MS", help="Only turns whose heard silence was longer.")
+@click.option(
+    "--sort", type=click.Choice(tuple(SORT_COLUMNS)), default="start", show_default=True, help="Largest first."
+)
+@click.option("--limit", type=click.IntRange(1, 20_000), default=30, show_default=True, help="At most so many.")
+@_json_option
+def turns(
+    *,
+    database: Path | None,
+    session: str | None,
+    outcome: str | None,
+    slower_than: float | None,
+    sort: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List the turns of the local store, the newest first."""
+    slower_than_ns = None if slower_than is None else round(slower_than * _NS_PER_MS)
+    query = TurnQuery(session=session, outcome=outcome, slower_than_ns=slower_than_ns, sort=sort, limit=limit)
+    with _errors():
+        found = Reader(database or default_database()).turns(query)
+    if as_json:
+        click.echo(json.dumps([view.turn(turn) for turn in found], indent=2))
+    elif found:
+        console = _console()
+        console.print(_table(found, sort, console))
+    else:
+        click.echo("No turn matches.")
+
+
+@click.command()
+@click.argument("trace", metavar="TRACE_PREFIX|last", default="last")
+@_database_option
+@_json_option
+def show(*, trace: str, database: Path | None, as_json: bool) -> None:
+    """Draw one turn: why the user waited, and the waterfall of its spans."""
+    reader = Reader(database or default_database())
+    with _errors():
+        trace_id = reader.find(trace)
+        spans = reader.spans(trace_id)
+        turn = reader.turn(trace_id)
+    if as_json:
+        click.echo(json.dumps(view.trace(trace_id, turn, spans), indent=2))
+    else:
+        render_turn(spans, _console())
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """End the command with status 1 and the reason where the store or the trace is not there."""
+    try:
+        yield
+    except (StoreError, UnknownTurnError) as error:
+        hint = ": start `voicespan ui`, then point a service at it" if "no database" in str(error) else ""
+        raise click.ClickException(f"{error}{hint}") from None
+    except OSError as error:
+        raise click.ClickException(f"cannot listen: {error}") from None
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Give an event that SIGINT and SIGTERM set."""
+    stopped = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _introduce(receiver: Receiver, console: Console) -> None:
+    if receiver.moved:
+        click.echo(f"voicespan: {receiver.moved}; using port {receiver.port}", err=True)
+    count = receiver.store.reader.count()
+    lines = (
+        f"voicespan receives OTLP over HTTP at [bold]{receiver.endpoint}[/]",
+        f"  database   {receiver.store.path} ({count:,} turn{'' if count == 1 else 's'})",
+        f"  to send    OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py",
+        "  to look    voicespan turns, voicespan show last",
+        "",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _announce(changed: list[Turn], console: Console) -> None:
+    for turn in changed:
+        if turn.complete:
+            console.print(_line(turn), soft_wrap=True)
+
+
+def _line(turn: Turn) -> Text:
+    waited = "" if turn.response_ns is None else f"{turn.response_ns / NS_PER_S:.2f} s"
+    who = f"{turn.session_id or turn.service or '-'} · {turn.turn_index or '-'}"
+    return Text.assemble(
+        (_clock(turn.start_ns), "dim"),
+        f"  {printable(who):<24.24}",
+        f" {waited:>8}  ",
+        _bottleneck(turn),
+        "  ",
+        (f"{_outcome(turn):<12}", _outcome_style(turn)),
+        (turn.trace_id[:_TRACE_DIGITS], "dim"),
+    )
+
+
+class _Column(NamedTuple):
+    """A column of the list; it is left out where the terminal is narrower than `from_width`."""
+
+    title: str
+    cell: Callable[[Turn], str | Text]
+    right: bool = False
+    from_width: int = 0
+    colours_only: bool = False
+
+
+def _table(found: list[Turn], sort: str, console: Console) -> Table:
+    coloured = console.color_system is not None and not console.no_color
+    columns = [
+        column
+        for column in _columns(sort)
+        if console.width >= column.from_width and (coloured or not column.colours_only)
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            column.title, justify="right" if column.right else "left", no_wrap=True, max_width=_MAX_COLUMN_WIDTH
+        )
+    for turn in found:
+        table.add_row(*(column.cell(turn) for column in columns))
+    return table
+
+
+def _columns(sort: str) -> Iterator[_Column]:
+    yield _Column("time", lambda turn: Text(_clock(turn.start_ns), "dim"))
+    yield _Column("session", lambda turn: Text(printable(turn.session_id or turn.service)))
+    yield _Column("turn", lambda turn: str(turn.turn_index or ""), right=True)
+    yield _Column("heard silence", _heard, right=True)
+    if sort not in ("start", "response"):
+        yield _Column(sort, lambda turn: _milliseconds(getattr(turn, SORT_COLUMNS[sort])), right=True)
+    yield _Column("where it went", lambda turn: mini_strip(turn, _STRIP_CELLS), from_width=100, colours_only=True)
+    yield _Column("mostly", _bottleneck)
+    yield _Column("outcome", lambda turn: Text(_outcome(turn), _outcome_style(turn)))
+    yield _Column("model", lambda turn: Text(printable(turn.model or ""), "dim"), from_width=120)
+    yield _Column("trace", lambda turn: Text(turn.trace_id[:_TRACE_DIGITS], "dim"))
+
+
+def _heard(turn: Turn) -> Text:
+    return Text(_milliseconds(turn.response_ns), f"bold {BAD}" if turn.unanswered else "bold")
+
+
+def _bottleneck(turn: Turn) -> Text:
+    share_ns = turn.shares.get(turn.bottleneck or "")
+    if not share_ns or not turn.response_ns:
+        return Text()
+    return Text(
+        f"{turn.bottleneck} {share_ns / turn.response_ns:.0%}".replace("%", " %"), COLOURS[str(turn.bottleneck)]
+    )
+
+
+def _outcome(turn: Turn) -> str:
+    return printable(turn.outcome or "" if turn.complete else INCOMPLETE)
+
+
+def _outcome_style(turn: Turn) -> str:
+    return "" if turn.outcome == "completed" else BAD
+
+
+def _clock(start_ns: int) -> str:
+    start, today = time.localtime(start_ns / NS_PER_S), time.localtime()
+    return time.strftime("%H:%M:%S" if start[:3] == today[:3] else "%Y-%m-%d %H:%M", start)
+
+
+def _milliseconds(length_ns: int | None) -> str:
+    return "" if length_ns is None else f"{length_ns / _NS_PER_MS:,.0f} ms"
+
+
+def _console() -> Console:
+    # Without a terminal, rich would take 80 columns: too few for a list that is read in a file.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(file=sys.stdout, width=width)
