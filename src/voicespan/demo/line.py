@@ -1,0 +1,228 @@
+"""The agent's end of a call: the caller's frames come in, the agent's speech goes out in real time.
+
+What the caller reports (when it heard, when it was silent, its clock) becomes marks of session and turn here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from voicespan.demo import pcm, protocol, truth
+
+if TYPE_CHECKING:
+    from voicespan import Session, Turn
+
+_FRAME_S = pcm.FRAME_MS / 1000
+_LEAD_S = 0.1
+"""Frames leave this much before they are due to play, so that the network's jitter is not heard."""
+_AHEAD_FRAMES = 50
+"""How much may wait here; the speech worker is held back beyond it."""
+
+
+class Line:
+    """One call, used as an asynchronous context manager: it owns the tasks that read, write and speak."""
+
+    def __init__(self, websocket: WebSocket, session: Session) -> None:
+        self._websocket = websocket
+        self._session = session
+        self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started_ns: int | None = None
+        self.speaker = Speaker(self._outgoing.put_nowait)
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(task) for task in (self._read(), self._write(), self.speaker.run())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield the caller's frames as they come, until the caller hangs up or the connection is lost."""
+        while (frame := await self._incoming.get()) is not None:
+            yield frame
+
+    def spoken_at(self, sample: int) -> int | None:
+        """Return when the caller spoke this sample, on this machine's clock; None while its clock is unknown."""
+        if self._started_ns is None:
+            return None
+        return self._session.remote_clock.local_ns(self._started_ns + sample * 1_000_000_000 // pcm.RATE)
+
+    def announce(self, turn: Turn) -> None:
+        """Tell the caller which trace its utterance has."""
+        self._outgoing.put_nowait(protocol.encoded(protocol.TURN, traceparent=turn.traceparent))
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                received = await self._websocket.receive()
+                now_ns = time.monotonic_ns()
+                if received["type"] == "websocket.disconnect":
+                    self._session.hung_up()
+                    break
+                if received.get("bytes") is not None:
+                    self._incoming.put_nowait(received["bytes"])
+                elif self._control(protocol.decoded(received["text"]), now_ns):
+                    break
+        finally:
+            self._incoming.put_nowait(None)
+
+    def _control(self, message: protocol.Message, now_ns: int) -> bool:
+        """Take a message; whether it was the last."""
+        local_ns = self._session.remote_clock.local_ns
+        match message["type"]:
+            case protocol.PING:
+                answer = protocol.encoded(protocol.PONG, t0=message["t0"], t1=now_ns, t2=time.monotonic_ns())
+                self._outgoing.put_nowait(answer)
+            case protocol.CLOCK:
+                self._session.remote_clock.exchange(message["t0"], message["t1"], message["t2"], message["t3"])
+            case protocol.START:
+                self._started_ns = message["at"]
+                self._session.media_up(at=local_ns(message["at"]))
+            case protocol.HEARD:
+                self.speaker.heard(message["speech"], local_ns(message["at"]))
+            case protocol.STOPPED:
+                self.speaker.stopped(message["speech"], local_ns(message["at"]), message["played"])
+            case protocol.HANG_UP:
+                self._session.hung_up(at=local_ns(message["at"]))
+                return True
+        return False
+
+    async def _write(self) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone: `_read` knows, too
+            while True:
+                item = await self._outgoing.get()
+                await (self._websocket.send_bytes(item) if isinstance(item, bytes) else self._websocket.send_text(item))
+
+
+@dataclass(slots=True)
+class _Speech:
+    """Everything that the agent says in one turn; kept until the caller has heard it, because it may be resumed."""
+
+    number: int
+    turn: Turn
+    frames: list[bytes] = field(default_factory=list)
+    sent: int = 0
+    whole: bool = False
+    told_whole: bool = False
+    held: bool = False
+
+
+class Speaker:
+    """Sends speech in real time, a little ahead; it can hold its tongue, go on, or drop the rest."""
+
+    def __init__(self, send: Callable[[str | bytes], None]) -> None:
+        self._send = send
+        self._speech: _Speech | None = None
+        self._count = 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._plays_until = 0.0
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that the caller hears now, or is about to."""
+        return self._speech.turn if self._speech else None
+
+    @property
+    def held(self) -> Turn | None:
+        """The turn whose speech is held back now."""
+        return self._speech.turn if self._speech and self._speech.held else None
+
+    async def play(self, turn: Turn, frame: bytes) -> None:
+        """Add a frame to the speech of this turn; waits while there is enough in store, or while held."""
+        if self._speech is None or self._speech.turn is not turn:
+            self._count += 1
+            self._speech = _Speech(self._count, turn)
+            self._send(protocol.encoded(protocol.SPEECH, speech=self._count, traceparent=turn.traceparent))
+        speech = self._speech
+        speech.frames.append(frame)
+        self._changed.set()
+        while speech is self._speech and (speech.held or len(speech.frames) - speech.sent > _AHEAD_FRAMES):
+            self._room.clear()
+            await self._room.wait()
+
+    def finish(self, turn: Turn) -> None:
+        """Say that nothing more comes in this turn."""
+        if self._speech is not None and self._speech.turn is turn:
+            self._speech.whole = True
+            self._changed.set()
+
+    def hold(self) -> None:
+        """Fall silent at once, and remember where."""
+        if self._speech is not None and not self._speech.held:
+            self._speech.held = True
+            self._send(protocol.encoded(protocol.CLEAR, speech=self._speech.number))
+            self._speech.turn.audio_cleared()
+
+    def resume(self) -> None:
+        """Go on where the caller heard the last frame before `hold`."""
+        if self._speech is not None and self._speech.held:
+            self._speech.held = self._speech.told_whole = False
+            self._speech.turn.audio_resumed()
+            self._wake()
+
+    def drop(self) -> None:
+        """Forget the rest."""
+        self.hold()
+        self._speech = None
+        self._wake()
+
+    def heard(self, number: int, at: int | None) -> None:
+        """Take the caller's report: the first sample came out of its speaker."""
+        if self._speech is not None and self._speech.number == number:
+            self._speech.turn.audio_heard(at=at)
+
+    def stopped(self, number: int, at: int | None, played: int) -> None:
+        """Take the caller's report: silent, after so many frames of this speech."""
+        speech = self._speech
+        if speech is None or speech.number != number:
+            return
+        speech.turn.audio_stopped(at=at)
+        if speech.held:
+            speech.sent = played
+        elif speech.whole:
+            self._speech = None
+            self._wake()
+
+    async def run(self) -> None:
+        """Send what is due until cancelled."""
+        while True:
+            speech = self._speech
+            if speech is None or speech.held or not self._waits(speech):
+                self._changed.clear()
+                await self._changed.wait()
+            elif (early_s := self._plays_until - _LEAD_S - time.monotonic()) > 0:
+                await asyncio.sleep(early_s)
+            else:
+                self._send_next(speech)
+
+    def _waits(self, speech: _Speech) -> bool:
+        return speech.sent < len(speech.frames) or (speech.whole and not speech.told_whole)
+
+    def _send_next(self, speech: _Speech) -> None:
+        if speech.sent == len(speech.frames):
+            speech.told_whole = True
+            self._send(protocol.encoded(protocol.COMPLETE, speech=speech.number))
+            return
+        if speech.sent == 0:
+            truth.note("agent.first_frame", "", traceparent=speech.turn.traceparent)
+        self._send(speech.frames[speech.sent])
+        speech.turn.audio_sent(_FRAME_S)
+        speech.sent += 1
+        self._plays_until = max(self._plays_until, time.monotonic()) + _FRAME_S
+        self._room.set()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._room.set()

@@ -1,0 +1,56 @@
+"""What agent and caller say to each other on the WebSocket beside the 20 ms frames of sound, which are binary.
+
+Times are monotonic nanoseconds of the caller's clock, except `t1` and `t2` of the clock exchange, which are the
+agent's. A speech is everything that the agent says in one turn.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+# From the caller.
+START = "start"
+"""`at`: the microphone's first sample was taken then."""
+PING = "ping"
+"""`t0`: sent then; the agent answers with `PONG`."""
+CLOCK = "clock"
+"""`t0` to `t3`: one finished exchange, for the agent's estimate of the caller's clock."""
+HEARD = "heard"
+"""`speech`, `at`: its first sample came out of the speaker then."""
+STOPPED = "stopped"
+"""`speech`, `at`, `played`: the speaker fell silent then, after so many frames of it."""
+HANG_UP = "hang_up"
+"""`at`: the caller has left."""
+
+# From the agent.
+PONG = "pong"
+"""`t0` as it came, `t1` received, `t2` answered."""
+TURN = "turn"
+"""`traceparent`: the caller's utterance was understood, and this is its trace."""
+SPEECH = "speech"
+"""`speech`, `traceparent`: the frames that follow belong to it."""
+COMPLETE = "complete"
+"""`speech`: there are no more frames of it."""
+CLEAR = "clear"
+"""`speech`: drop what is not played yet, and say `STOPPED`."""
+
+Message = dict[str, Any]
+
+
+def encoded(kind: str, **fields: str | int) -> str:
+    """Return a message as it goes over the line."""
+    return json.dumps({"type": kind, **fields})
+
+
+def decoded(text: str) -> Message:
+    """Return a message's fields, `type` among them.
+
+    Raises:
+        ValueError: it is no such message.
+
+    """
+    message = json.loads(text)
+    if not isinstance(message, dict) or "type" not in message:
+        raise ValueError(f"not a message: {text[:80]}")
+    return message
