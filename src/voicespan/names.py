@@ -352,8 +352,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
               dimension=True),
     Attribute(VOICE_TURN_OUTCOME, "string", "What the user got; the first that holds.", _TURN,
               ("interrupted", "error", "timeout", "completed", "no_reply"), closed=True, dimension=True),
-    Attribute(VOICE_TURN_NO_REPLY_REASON, "string", "Why there was no reply. A dimension, because no_speech and "
-              "suppressed do not count against the SLO.", _TURN,
+    Attribute(VOICE_TURN_NO_REPLY_REASON, "string", "Why there was no reply; absent when the turn was ended without "
+              "one. no_speech and suppressed do not count against the SLO.", _TURN,
               ("superseded", "user_left", "no_speech", "suppressed"), closed=True, dimension=True),
     Attribute(VOICE_TURN_RECOVERED, "boolean", "A stage failed, a retry or fall-back mended it.", _TURN),
     Attribute(VOICE_TURN_BOTTLENECK, "string", "The largest share of the heard silence.", _TURN, SHARE_STAGES,
@@ -494,12 +494,13 @@ EVENTS: tuple[Event, ...] = (
 )
 
 _STAGE_ATTRIBUTES = (VOICE_COMPONENT, VOICE_CRITICAL_PATH, VOICE_STAGE_CANCELLED, ERROR_TYPE)
-_MODEL_ATTRIBUTES = (GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL)
+_MODEL_ATTRIBUTES = (GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, GEN_AI_AGENT_NAME)
+_COPIED_ATTRIBUTES = (GEN_AI_REQUEST_MODEL, VOICE_TTS_VOICE_NAME, VOICE_LANGUAGE, VOICE_WORKER_ID)
 _SILENCE_ATTRIBUTES = (
-    VOICE_RESPONSE_FROM, *(SHARE_PREFIX + stage for stage in SHARE_STAGES), VOICE_TRANSPORT, VOICE_MEASUREMENT_POINT,
-    VOICE_CLOCK_OFFSET_ERROR_S, VOICE_TURN_INITIATOR, VOICE_TURN_OUTCOME, VOICE_TURN_BOTTLENECK, GEN_AI_REQUEST_MODEL,
-    VOICE_TTS_VOICE_NAME, VOICE_LANGUAGE, VOICE_WORKER_ID,
+    VOICE_RESPONSE_FROM, VOICE_TRANSPORT, VOICE_MEASUREMENT_POINT, VOICE_CLOCK_OFFSET_ERROR_S, VOICE_TURN_INITIATOR,
+    VOICE_TURN_OUTCOME, VOICE_TURN_NO_REPLY_REASON, VOICE_TURN_BOTTLENECK, ERROR_TYPE, *_COPIED_ATTRIBUTES,
 )
+_SHARE_ATTRIBUTES = tuple(SHARE_PREFIX + stage for stage in SHARE_STAGES)
 
 SPANS: tuple[Span, ...] = (
     Span(SPAN_TURN, "internal", None, "onset of user speech, message, or the agent's own start",
@@ -516,7 +517,8 @@ SPANS: tuple[Span, ...] = (
     Span(SPAN_ASR, "client", SPAN_TURN, "first audio to the recognizer", "final transcript",
          (*_STAGE_ATTRIBUTES, *_MODEL_ATTRIBUTES, VOICE_LANGUAGE), (EVENT_EXCEPTION,)),
     Span(SPAN_ASR_FINALIZE, "internal", SPAN_ASR, "real end of speech",
-         "final transcript (length 0 when it was there first)", (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL)),
+         "final transcript (length 0 when it was there first)",
+         (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL, VOICE_LANGUAGE)),
     Span(SPAN_LLM, "client", SPAN_TURN, "request", "last token",
          (*_STAGE_ATTRIBUTES, *_MODEL_ATTRIBUTES, GEN_AI_RESPONSE_MODEL, GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
           GEN_AI_USAGE_INPUT_TOKENS, GEN_AI_USAGE_OUTPUT_TOKENS, VOICE_LLM_TOKEN_RATE, VOICE_LLM_TOKEN_COUNT,
@@ -525,7 +527,7 @@ SPANS: tuple[Span, ...] = (
     Span(SPAN_LLM_FIRST_SENTENCE, "internal", SPAN_LLM, "request", "first chunk handed to synthesis",
          (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL)),
     Span(SPAN_EXECUTE_TOOL + " {gen_ai.tool.name}", "internal", SPAN_TURN, "call", "result",
-         (*_STAGE_ATTRIBUTES, GEN_AI_OPERATION_NAME, GEN_AI_TOOL_NAME, GEN_AI_TOOL_CALL_ID,
+         (*_STAGE_ATTRIBUTES, GEN_AI_OPERATION_NAME, GEN_AI_AGENT_NAME, GEN_AI_TOOL_NAME, GEN_AI_TOOL_CALL_ID,
           VOICE_GENERATION_DISCARDED), (EVENT_EXCEPTION,)),
     Span(SPAN_TTS, "client", SPAN_TURN, "first text chunk", "last audio frame",
          (*_STAGE_ATTRIBUTES, *_MODEL_ATTRIBUTES, VOICE_ALIAS, VOICE_TTS_VOICE_NAME, VOICE_TTS_ADAPTER,
@@ -533,31 +535,34 @@ SPANS: tuple[Span, ...] = (
           VOICE_TEXT_WORD_COUNT_RANGE, VOICE_TEXT_CHARACTER_COUNT_RANGE, VOICE_AUDIO_FRAME_COUNT,
           VOICE_AUDIO_DURATION_S, VOICE_STAGE_CONSUMER_WAIT_S, VOICE_GENERATION_DISCARDED), (EVENT_EXCEPTION,)),
     Span(SPAN_TTS_FIRST_AUDIO, "internal", SPAN_TTS, "first text chunk", "first audio frame",
-         (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL, VOICE_TTS_VOICE_NAME, VOICE_WORKER_ID)),
+         (VOICE_CRITICAL_PATH, *_COPIED_ATTRIBUTES)),
     Span(SPAN_REALTIME, "client", SPAN_TURN, "commit or request to a speech-to-speech model", "response done",
          (*_STAGE_ATTRIBUTES, *_MODEL_ATTRIBUTES, GEN_AI_RESPONSE_MODEL, GEN_AI_USAGE_INPUT_TOKENS,
-          GEN_AI_USAGE_OUTPUT_TOKENS, VOICE_TTS_VOICE_NAME, VOICE_STAGE_CONSUMER_WAIT_S, VOICE_GENERATION_DISCARDED),
+          GEN_AI_USAGE_OUTPUT_TOKENS, VOICE_TTS_VOICE_NAME, VOICE_AUDIO_FRAME_COUNT, VOICE_AUDIO_DURATION_S,
+          VOICE_STAGE_CONSUMER_WAIT_S, VOICE_GENERATION_DISCARDED),
          (EVENT_EXCEPTION,)),
     Span(SPAN_REALTIME_FIRST_AUDIO, "internal", SPAN_REALTIME, "commit or request", "first audio frame",
-         (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL)),
+         (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL, VOICE_TTS_VOICE_NAME)),
     Span(SPAN_PLAYBACK, "internal", SPAN_TURN, "first frame sent", "last sample heard, or the stop",
          (*_STAGE_ATTRIBUTES, VOICE_MEASUREMENT_POINT, VOICE_CLOCK_OFFSET_ERROR_S, VOICE_PLAYBACK_ESTIMATED,
           VOICE_PLAYBACK_INTERRUPTED, VOICE_PLAYBACK_SENT_S, VOICE_PLAYBACK_HEARD_S, VOICE_AUDIO_FRAME_COUNT)),
     Span(SPAN_PLAYBACK_START, "internal", SPAN_PLAYBACK, "first frame sent",
-         "first sample heard (network and jitter buffer)", (VOICE_CRITICAL_PATH, VOICE_MEASUREMENT_POINT)),
+         "first sample heard (network and jitter buffer)",
+         (VOICE_CRITICAL_PATH, VOICE_MEASUREMENT_POINT, VOICE_CLOCK_OFFSET_ERROR_S)),
     Span(SPAN_PLAYBACK_GAP, "internal", SPAN_PLAYBACK, "reply unfinished and nothing to hear",
          "audio again; only when longer than 100 ms", (VOICE_MEASUREMENT_POINT,)),
     Span(SPAN_RESPONSE, "internal", SPAN_TURN, "real end of speech",
-         "first sample heard: the silence that the user hears, the headline", _SILENCE_ATTRIBUTES),
+         "first sample heard: the silence that the user hears, the headline",
+         (*_SILENCE_ATTRIBUTES, *_SHARE_ATTRIBUTES)),
     Span(SPAN_ANSWER, "internal", SPAN_TURN, "real end of speech",
          "first sample that is no filler; only when a filler came first",
-         (VOICE_RESPONSE_FROM, VOICE_TRANSPORT, VOICE_MEASUREMENT_POINT)),
+         _SILENCE_ATTRIBUTES),
     Span(SPAN_UNANSWERED, "internal", SPAN_TURN, "real end of speech",
          "hang-up, superseding speech, error or time-out; in place of voice.response",
-         (*_SILENCE_ATTRIBUTES, VOICE_TURN_NO_REPLY_REASON)),
+         (*_SILENCE_ATTRIBUTES, *_SHARE_ATTRIBUTES)),
     Span(SPAN_BARGE_IN, "internal", SPAN_TURN, "detection (`total`: real onset)",
          "playback stopped, cancel sent, worker paused (`total`: silent)",
-         (VOICE_BARGE_IN_PHASE, VOICE_BARGE_IN_DETECTION_S, VOICE_MEASUREMENT_POINT, GEN_AI_REQUEST_MODEL)),
+         (VOICE_BARGE_IN_PHASE, VOICE_BARGE_IN_DETECTION_S, VOICE_MEASUREMENT_POINT, *_COPIED_ATTRIBUTES)),
     Span("{rpc.method}", "client", SPAN_TTS, "call of the worker", "end of the stream",
          (RPC_SYSTEM_NAME, RPC_METHOD, ERROR_TYPE)),
     Span(SPAN_SYNTHESIZE, "server", "{rpc.method}", "request at the worker", "end of the stream",

@@ -9,6 +9,8 @@ import pytest
 from .timeline import links
 
 if TYPE_CHECKING:
+    from voicespan.record import Input
+
     from .timeline import Timeline
 
 
@@ -125,6 +127,16 @@ def test_cough_while_the_agent_is_silent(at: Timeline) -> None:
     assert links(finished) == []
 
 
+def test_an_onset_that_nobody_follows_up(at: Timeline) -> None:
+    """An onset into silence that is neither committed nor dismissed is no speech, and no time-out."""
+    session = at.session()
+    at(80)
+    session.user_turn(at=at(0))
+    [finished] = at.finish(within_s=65)
+    assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "no_speech")
+    assert finished.response is None
+
+
 def test_cough_while_the_agent_thinks(at: Timeline) -> None:
     """A dismissed onset before any audio does not supersede the turn that thinks."""
     session = at.session()
@@ -207,7 +219,7 @@ def test_speech_that_stops_nothing_is_a_new_turn(at: Timeline) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "dtmf"])
-def test_text_and_digits_count_from_the_message(at: Timeline, kind: str) -> None:
+def test_text_and_digits_count_from_the_message(at: Timeline, kind: Input) -> None:
     """A typed message or a digit is committed at once: no vad, no asr, and the silence counts from it."""
     at(5)
     turn = at.session().user_turn(at=at(0), input=kind)

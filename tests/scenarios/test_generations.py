@@ -10,7 +10,7 @@ import pytest
 from .timeline import links, passes_on
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from .timeline import Timeline
 
@@ -413,7 +413,7 @@ async def test_a_closed_stream_is_cancelled(at: Timeline) -> None:
     turn = at.user_says(at.session())
     closed = []
 
-    async def frames() -> AsyncIterator[bytes]:
+    async def frames() -> AsyncGenerator[bytes]:
         try:
             while True:
                 at(1800)

@@ -58,6 +58,7 @@ def test_every_phase(at: Timeline) -> None:
     }
     total = next(span for span in old.all("barge_in") if span.attributes["voice.barge_in.phase"] == "total")
     assert total.attributes["voice.barge_in.detection_s"] == pytest.approx(0.1)
+    assert total.attributes["voice.measurement.point"] == "server"
     assert _interval(at, old["playback"]) == (1810, 2620)
     assert old["playback"].attributes["voice.playback.interrupted"] is True
     assert _interval(at, old["voice.response"]) == (1000, 1810)
@@ -113,6 +114,7 @@ def test_the_client_says_when_it_was_silent(at: Timeline) -> None:
     old = at.voice.turns[0]
     assert old.outcome == "interrupted"
     assert phases(at, old)["total"] == (2500, 2700)
+    assert {span.attributes["voice.measurement.point"] for span in old.all("barge_in")} == {"client"}
     assert _interval(at, old["playback"]) == (1810, 2700)
     assert "voice.playback.estimated" not in old["playback"].attributes
     assert _interval(at, old["voice.response"]) == (1000, 1870)
@@ -144,6 +146,42 @@ def test_false_interruption(at: Timeline) -> None:
     assert finished.get("barge_in") is None
     assert _interval(at, finished["playback"]) == (1810, 5470)
     assert "voice.playback.interrupted" not in finished["playback"].attributes
+
+
+def test_a_sound_that_stops_the_reply_for_good(at: Timeline) -> None:
+    """A cough that makes the agent stop and not go on has interrupted it, but is no turn of its own."""
+    session = at.session()
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    at(2580)
+    sound = session.user_turn(at=at(2500))
+    turn.audio_cleared(at=at(2600))
+    at(3200)
+    sound.dismissed()
+    [finished] = at.finish()
+    assert finished.outcome == "interrupted"
+    assert phases(at, finished)["total"] == (2500, 2600)
+    assert at.events(finished.root, only="voice.false_interruption") == []
+
+
+def test_resumed_before_the_sound_is_dismissed(at: Timeline) -> None:
+    """The order of "no speech" and "go on" does not matter."""
+    session = at.session(measurement_point="client")
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    turn.audio_heard(at=at(1870))
+    at(2580)
+    sound = session.user_turn(at=at(2500))
+    turn.audio_cleared(at=at(2600))
+    turn.audio_resumed(at=at(3200))
+    sound.dismissed()
+    turn.audio_stopped(at=at(5470))
+    [finished] = at.finish()
+    assert finished.outcome == "completed"
+    assert len(at.events(finished.root, only="voice.false_interruption")) == 1
+    assert at.events(finished.root, only="voice.user_overlap") == []
+    assert _interval(at, finished["playback.gap"]) == (2600, 3200)
+    assert finished.get("barge_in") is None
 
 
 def test_no_interruption_without_audio(at: Timeline) -> None:

@@ -49,6 +49,24 @@ def test_hang_up_in_the_silence(at: Timeline) -> None:
     assert unanswered["voice.turn.no_reply.reason"] == "user_left"
 
 
+def test_hang_up_before_any_decision(at: Timeline) -> None:
+    """A caller who gives up because the endpointer never decides counts too.
+
+    1000 end, told at 1200 · 5000 hang-up, nothing was committed
+    """
+    session = at.session()
+    at(80)
+    turn = session.user_turn(at=at(0))
+    at(1200)
+    turn.speech_ended(at=at(1000))
+    session.hung_up(at=at(5000))
+    [finished] = at.finish()
+    assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "user_left")
+    unanswered = finished["voice.unanswered"]
+    assert (at.ms(unanswered.start_ns), at.ms(unanswered.end_ns)) == (1000, 5000)
+    assert finished.get("vad.endpoint") is None
+
+
 def test_hang_up_while_the_agent_speaks(at: Timeline) -> None:
     """The reply was heard: a response, no barge-in, and playback ends with the call."""
     session = at.session()
@@ -241,6 +259,37 @@ def test_a_fall_back_voice_mends_the_error(at: Timeline) -> None:
         "tts": 190,
         "send": 10,
     }
+
+
+def test_the_model_makes_good_what_a_tool_could_not(at: Timeline) -> None:
+    """A tool that fails and a model that says so: the tool stays failed, the turn is completed and recovered."""
+    turn = at.user_says(at.session())
+    at.model_says(turn, sentence=1600)
+    at(1610)
+    with passes_on(ValueError), turn.tool("get_weather"):
+        at(1700)
+        raise ValueError("no such city")
+    at.agent_says(turn, request=1710, token=1910, sentence=2010, audio=2100, sent=2110)
+    [finished] = at.finish()
+    tool = finished["execute_tool get_weather"]
+    assert (at.ms(tool.start_ns), at.ms(tool.end_ns)) == (1610, 1700)
+    assert tool.error is not None
+    assert tool.attributes["error.type"] == "ValueError"
+    assert finished.outcome == "completed"
+    assert finished.root.attributes["voice.turn.recovered"] is True
+
+
+def test_an_end_without_a_reply_is_no_decision(at: Timeline) -> None:
+    """A pipeline that only ends the turn has not decided to be silent: no reason, so that the SLO counts it."""
+    turn = at.user_says(at.session())
+    at.model_says(turn)
+    turn.end(at=at(2000))
+    [finished] = at.voice.turns
+    assert finished.outcome == "no_reply"
+    assert "voice.turn.no_reply.reason" not in finished.root.attributes
+    assert "voice.turn.no_reply.reason" not in finished["voice.unanswered"].attributes
+    assert at.ms(finished["voice.unanswered"].end_ns) == 2000
+    assert finished.root.error is None
 
 
 def test_silence_on_purpose(at: Timeline) -> None:

@@ -218,6 +218,21 @@ def test_the_silence_can_be_split_by_what_caused_it(at: Timeline) -> None:
     assert finished["tts"].attributes["voice.worker.id"] == "tts-cosy@0"
 
 
+def test_draft_operations_need_the_switch(at: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GenAI operations of the voice stages are drafts: VOICESPAN_GENAI_DRAFTS turns them on."""
+    monkeypatch.setenv("VOICESPAN_GENAI_DRAFTS", "true")
+    at(80)
+    turn = at.session().user_turn(at=at(0))
+    with turn.asr(model="a-1") as asr:
+        turn.speech_ended(at=at(1000))
+        turn.committed(at=at(1300))
+        asr.final(at=at(1350))
+    at.agent_says(turn)
+    [finished] = at.finish()
+    operations = {name: finished[name].attributes["gen_ai.operation.name"] for name in ("asr", "llm", "tts")}
+    assert operations == {"asr": "speech_to_text", "llm": "chat", "tts": "text_to_speech"}
+
+
 @pytest.mark.covers("B-M01", "B-T06")
 def test_recognizer_stage(at: Timeline) -> None:
     """With a recognizer stage, asr begins with the first audio it was given and ends with the final transcript.

@@ -69,6 +69,26 @@ def test_the_client_s_ear(at: Timeline) -> None:
     assert {"playback", "playback.start"} <= at.critical(finished)
 
 
+def test_the_client_has_a_clock_of_its_own(at: Timeline) -> None:
+    """The client's times are put on this machine's clock, and the bound of the error stands on the span.
+
+    The client is 5000 ms ahead. It asks at its 5100 (here 100), gets the answer of 120 to 121 at its 5141: the round
+    trip is 40 ms, the error at most 20 ms. It hears at its 6870, here 1870.
+    """
+    session = at.session(measurement_point="client")
+    at(150)
+    session.remote_clock.exchange(at.ns(5100), at.ns(120), at.ns(121), at.ns(5141))
+    turn = at.user_says(session)
+    at.agent_says(turn)
+    at(1900)
+    turn.audio_heard(at=session.remote_clock.local_ns(at.ns(6870)))
+    turn.audio_stopped(at=at(2400))
+    [finished] = at.finish()
+    response = finished["voice.response"]
+    assert at.ms(response.end_ns) == 1870
+    assert response.attributes["voice.clock.offset_error_s"] == pytest.approx(0.02)
+
+
 def test_a_gateway_is_no_ear(at: Timeline) -> None:
     """A report from the telephony leg is measured at the gateway, and says so."""
     turn = at.user_says(at.session(measurement_point="gateway"))

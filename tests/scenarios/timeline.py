@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from voicespan.turn import Turn
 
 MS = 1_000_000
+SPANS = {span.name.partition(" ")[0]: span for span in names.SPANS}
+ATTRIBUTES = {attribute.name for attribute in names.ATTRIBUTES}
+EVENTS = {event.name for event in names.EVENTS}
 
 
 class Timeline:
@@ -140,7 +143,7 @@ class Timeline:
 
     def _rows(self, turn: FinishedTurn) -> list[tuple[str, ...]]:
         named = {span.span_id: span for span in turn.spans}
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for span in turn.spans:
             parent = named.get(span.parent_id) if span.parent_id is not None else None
             label = ""
@@ -148,8 +151,8 @@ class Timeline:
                 label = parent.name
                 if len(turn.all(parent.name)) > 1:
                     label += f"@{self.ms(parent.start_ns):g}"
-            row = (span.name, f"{self.ms(span.start_ns):g}", f"{self.ms(span.end_ns):g}", label)
-            rows.append(row if label else row[:3])
+            times = (f"{self.ms(span.start_ns):g}", f"{self.ms(span.end_ns):g}")
+            rows.append((span.name, *times, label) if label else (span.name, *times))
         return rows
 
 
@@ -190,10 +193,23 @@ def check(turn: FinishedTurn) -> None:
         assert span.parent_id in ids
         assert root.start_ns <= span.start_ns
         assert span.end_ns <= root.end_ns
+    _check_names(turn)
     _check_milestones(turn)
     _check_silence(turn)
     assert (root.error is not None) == (turn.outcome in {"error", "timeout"})
-    assert (names.VOICE_TURN_NO_REPLY_REASON in root.attributes) == (turn.outcome == "no_reply")
+    assert names.VOICE_TURN_NO_REPLY_REASON not in root.attributes or turn.outcome == "no_reply"
+
+
+def _check_names(turn: FinishedTurn) -> None:
+    """What has a name in the table stands only on the spans that the table gives it to."""
+    for span in turn.spans:
+        row = SPANS[span.name.partition(" ")[0]]
+        assert span.attributes.keys() & ATTRIBUTES <= set(row.attributes), span.name
+        assert {event.name for event in span.events} & EVENTS <= set(row.events), span.name
+        for event in span.events:
+            known = next((listed.attributes for listed in names.EVENTS if listed.name == event.name), None)
+            assert known is None or set(event.attributes) <= set(known), event.name
+        assert span.kind in {row.kind, "internal"}
 
 
 def _check_milestones(turn: FinishedTurn) -> None:
