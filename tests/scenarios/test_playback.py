@@ -130,6 +130,20 @@ def test_a_gap_is_longer_than_100_ms(at: Timeline, second_ms: float, *, gap: boo
     assert finished.outcome == "completed"
 
 
+def test_what_was_sent_had_been_made(at: Timeline) -> None:
+    """A pipeline that only says what it sends still has a first audio: the first frame sent while a voice speaks."""
+    turn = at.user_says(at.session())
+    at.model_says(turn)
+    with turn.tts(voice="sam") as tts:
+        tts.text("It is sunny.", at=at(1660))
+        turn.audio_sent(0.5, at=at(1810))
+        turn.audio_sent(0.5, at=at(1900))
+    [finished] = at.finish()
+    assert (at.ms(finished["tts.first_audio"].start_ns), at.ms(finished["tts.first_audio"].end_ns)) == (1660, 1810)
+    assert at.shares(finished)["tts"] == 150
+    assert "send" not in at.shares(finished)
+
+
 def test_frames_ahead_of_the_playout_clock(at: Timeline) -> None:
     """Frames are sent faster than they play: the end is where the audio ends, and there is no gap.
 
