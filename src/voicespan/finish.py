@@ -73,6 +73,8 @@ def finish(record: TurnRecord, new_span_id: Callable[[], int]) -> FinishedTurn:
 def finish_late(record: TurnRecord, stage: StageRecord, new_span_id: Callable[[], int]) -> FinishedTurn:
     """Return the span of a tool that outlived its turn, alone, as a late part of the same trace."""
     root = _Span(n.SPAN_TURN, None, record.onset_ns, record.closed_ns, span_id=record.span_id)
+    if stage.span_id is None:
+        stage.span_id = new_span_id()
     span = _stage_span(record, stage, root)
     finished = _freeze(record, [span], new_span_id)
     return FinishedTurn(record.trace_id, record.session_id, finished, sampled=record.sampled, late=True)
@@ -130,8 +132,7 @@ class _Finisher:
         if record.detected_ns is not None:
             vad.events.append((n.EVENT_VAD_SPEECH_END, record.detected_ns, {}))
         real_end_ns, _ = real_speech_end(record)
-        known = record.speech_end_ns is not None or record.detected_ns is not None
-        if record.committed_ns is not None and known:
+        if record.committed_ns is not None and (record.detected_ns is not None or _end_known(record)):
             self.endpoint = (vad, self._add(n.SPAN_VAD_ENDPOINT, real_end_ns, record.committed_ns, vad))
 
     def _implicit_asr(self) -> None:
@@ -145,10 +146,12 @@ class _Finisher:
 
     def _finalize(self, asr: _Span) -> None:
         record = self.record
-        if record.transcript_ns is None or record.speech_end_ns is None:
+        if record.transcript_ns is None or not _end_known(record):
             return
-        start_ns = record.speech_end_ns
-        self.finalize = (asr, self._add(n.SPAN_ASR_FINALIZE, start_ns, max(start_ns, record.transcript_ns), asr))
+        start_ns, _ = real_speech_end(record)
+        finalize = self._add(n.SPAN_ASR_FINALIZE, start_ns, max(start_ns, record.transcript_ns), asr)
+        finalize.attributes |= _identity(asr)
+        self.finalize = (asr, finalize)
 
     def _stage(self, stage: StageRecord) -> None:
         record = self.record
@@ -163,7 +166,7 @@ class _Finisher:
         elif stage.first_ns is not None:
             name = {"tts": n.SPAN_TTS_FIRST_AUDIO, "realtime": n.SPAN_REALTIME_FIRST_AUDIO}[stage.component]
             first = self._add(name, span.start_ns, stage.first_ns, span)
-            first.attributes.update({key: span.attributes[key] for key in _COPIED if key in span.attributes})
+            first.attributes |= _identity(span)
             self.milestone[id(stage)] = first
 
     def _llm(self, stage: StageRecord, span: _Span) -> None:
@@ -172,12 +175,11 @@ class _Finisher:
         ttft = self._add(n.SPAN_LLM_TTFT, span.start_ns, stage.first_ns, span)
         span.attributes[n.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = (stage.first_ns - stage.start_ns) / NS_PER_S
         self.milestone[id(stage)] = ttft
-        handed_ns = stage.handed_ns if stage.handed_ns is not None else _handed_over(self.record, stage)
-        model = {key: span.attributes[key] for key in _COPIED if key in span.attributes}
-        ttft.attributes.update(model)
+        handed_ns = _handed_over(self.record, stage)
+        ttft.attributes |= _identity(span)
         if handed_ns is not None:
             sentence = self._add(n.SPAN_LLM_FIRST_SENTENCE, span.start_ns, handed_ns, span)
-            sentence.attributes.update(model)
+            sentence.attributes |= _identity(span)
             self.sentence[id(stage)] = sentence
 
     def _playback(self) -> None:
@@ -265,6 +267,14 @@ class _Finisher:
         for position, stage in enumerate(sorted(thinking, key=lambda stage: stage.start_ns)):
             causes.extend(self._thought(stage, spoken_ns, last=position == len(thinking) - 1))
         if voice is not None:
+            causes += [
+                _Share("tts", _span_start(other), _span_end(record, other), (self.by_stage.get(id(other)),))
+                for other in record.stages
+                if other.component == "tts"
+                and _failed(other)
+                and other.start_ns <= voice.start_ns
+                and other is not voice
+            ]
             stage_name = "realtime" if voice.component == "realtime" else "tts"
             spans = (self.by_stage.get(id(voice)), self.milestone.get(id(voice)))
             first_ns = voice.first_ns if voice.first_ns is not None else _span_end(record, voice)
@@ -285,7 +295,9 @@ class _Finisher:
         if not last or stage.first_ns is None:
             return [_Share("llm", stage.start_ns, stage_end_ns, (span,))]
         ttft = _Share("llm", stage.start_ns, min(stage.first_ns, spoken_ns), (span, self.milestone.get(id(stage))))
-        return [ttft, _Share("sentence", stage.first_ns, spoken_ns, (span, self.sentence.get(id(stage))))]
+        handed_ns = _handed_over(self.record, stage)
+        sentence_end_ns = spoken_ns if handed_ns is None else min(handed_ns, spoken_ns)
+        return [ttft, _Share("sentence", stage.first_ns, sentence_end_ns, (span, self.sentence.get(id(stage))))]
 
     def _barge_in(self) -> None:
         record, barge_in = self.record, self.record.barge_in
@@ -371,6 +383,16 @@ def heard(record: TurnRecord) -> int | None:
     return playback.first_sent_ns if playback.heard_ns is None else playback.heard_ns
 
 
+def _end_known(record: TurnRecord) -> bool:
+    """Whether the real end of speech is more than the decision itself."""
+    return record.speech_end_ns is not None or record.hangover_ns is not None
+
+
+def _identity(span: _Span) -> dict[str, AttributeValue]:
+    """What a milestone repeats from its stage: model, voice, language, worker."""
+    return {key: span.attributes[key] for key in _COPIED if key in span.attributes}
+
+
 def measurement_point(record: TurnRecord) -> str:
     """Return where the first sample was observed: at the client's (or gateway's) report, else at the server."""
     return "server" if record.playback.heard_ns is None else record.measurement_point
@@ -416,7 +438,10 @@ def _outcome(record: TurnRecord, failure: Failure | None) -> tuple[str, str | No
         return "completed", None
     if record.close in ("superseded", "user_left"):
         return "no_reply", record.close
-    return "no_reply", "no_speech" if speechless else "suppressed"
+    if speechless or record.close == "dismissed":
+        return "no_reply", "no_speech"
+    # An end without a reply that nobody decided on has no reason: it must not look like a decision.
+    return "no_reply", "suppressed" if record.suppressed else None
 
 
 def _speechless(record: TurnRecord) -> bool:
@@ -481,7 +506,7 @@ def _span_end(record: TurnRecord, stage: StageRecord) -> int:
         return end_ns
     if stage.component == "asr":
         return stage.first_ns if stage.first_ns is not None else end_ns
-    if stage.component == "tool":
+    if stage.component in ("tool", "realtime"):
         return end_ns
     product_ns = stage.last_ns if stage.last_ns is not None else stage.exhausted_ns
     return end_ns if product_ns is None else min(product_ns, end_ns)
@@ -562,9 +587,9 @@ def _range(count: int, limits: tuple[int, ...]) -> str:
 
 
 def _handed_over(record: TurnRecord, stage: StageRecord) -> int | None:
-    """When the first chunk of a generation reached the synthesizer, where nobody said so: the next voice to start."""
-    if stage.first_ns is None:
-        return None
+    """When the first chunk of a generation reached the synthesizer: as reported, else when the next voice started."""
+    if stage.first_ns is None or stage.handed_ns is not None:
+        return stage.handed_ns
     later = [other.start_ns for other in record.stages if other.component == "llm" and other.start_ns > stage.start_ns]
     until_ns = min(later, default=record.closed_ns)
     starts = [

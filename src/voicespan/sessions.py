@@ -217,17 +217,15 @@ class Session:
 
     def turn_dismissed(self, turn: Turn) -> None:
         """Drop what was no utterance; the turn that it was heard over keeps an event."""
+        if turn.record.committed_ns is not None:
+            self._close(turn, "dismissed", turn.record.active_ns)
+            return
         spoken_over, turn.over = turn.over, None
         if spoken_over is not None and spoken_over.open:
             spoken_over.pending = None
-            if spoken_over.record.barge_in is not None:
-                # It has stopped the reply for good: then it was an interruption, whatever it was.
-                self.link_interrupted(turn, spoken_over)
-                self._close(turn, "dismissed", turn.record.active_ns)
-                return
             playback = spoken_over.record.playback
             heard_over = playback.first_sent_ns is None or turn.record.onset_ns < playback.out_ns
-            if heard_over and not turn.noted:
+            if heard_over and not turn.noted and spoken_over.record.barge_in is None:
                 spoken_over.record.events.append((n.EVENT_USER_OVERLAP, turn.record.onset_ns, {}))
         turn.dropped = True
         self._forget(turn)
@@ -242,6 +240,8 @@ class Session:
             due = self._due(turn, now_ns)
             if due == "dismissed":
                 self.turn_dismissed(turn)
+            elif due == "limit":
+                self._close(turn, due, turn.record.onset_ns + round(self._settings.turn_max_s * 1e9))
             elif due is not None:
                 self._close(turn, due, now_ns)
         finally:
@@ -427,7 +427,9 @@ class Session:
             return "done"
         if playback.filler_only and record.barge_in is None:
             return "idle" if idle and now_ns - out_ns >= round(self._settings.turn_idle_s * 1e9) else None
-        return "done" if now_ns - max(out_ns, record.active_ns) >= LINGER_NS else None
+        # What stopped the reply may turn out to be nothing, and the reply go on.
+        linger_ns = LINGER_NS if record.barge_in is None else ABANDONED_NS
+        return "done" if now_ns - max(out_ns, record.active_ns) >= linger_ns else None
 
     def _close_quiet(self, newer: Turn) -> None:
         """A new turn begins: close those that were only kept open for what might still come."""

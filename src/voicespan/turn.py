@@ -165,7 +165,10 @@ class Turn:
 
     @guarded
     def dismissed(self) -> None:
-        """Say that this was no utterance (a cough, a "mhm"): the turn that plays notes it, and none is reported."""
+        """Say that this was no utterance (a cough, a "mhm"): the turn that plays notes it, and none is reported.
+
+        A turn that was committed already is reported, as `no_reply` with reason `no_speech`.
+        """
         if self._live("dismissed") is not None:
             with self._session.lock:
                 self._session.turn_dismissed(self)
@@ -319,6 +322,8 @@ class Turn:
         if record is None or moment_ns is None or record.playback.first_sent_ns is None:
             return
         playback = record.playback
+        if playback.stopped_ns is not None and playback.stopped_ns >= playback.last_sent_ns:
+            return
         cut = moment_ns + GAP_NS < playback.end_ns + playback.shift_ns
         playback.stopped_ns = moment_ns
         if not cut:
@@ -464,7 +469,10 @@ class Turn:
 
     @guarded
     def end(self, at: int | None = None) -> None:
-        """Say that nothing more comes: the turn closes as soon as its audio is played out. Optional."""
+        """Say that nothing more comes: the turn closes as soon as its audio is played out. Optional.
+
+        Without a reply the turn is `no_reply` and counts against the service; `suppressed()` says that it was meant.
+        """
         record = self._live("end")
         if record is None:
             return
