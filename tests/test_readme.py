@@ -356,3 +356,15 @@ def test_links_lead_to_files() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", document.read_text())
         assert [link for link in links if not (document.parent / link).exists()] == [], document.name
+
+
+def test_the_architecture_shows_every_room() -> None:
+    """Every module and folder of the package is in the table of docs/architecture.md, and nothing else is."""
+    table = (ROOT / "docs/architecture.md").read_text().partition("## Modules")[2].partition("## Decisions")[0]
+    shown = {
+        name for line in table.splitlines() if line.startswith("|") for name in line.split("|")[2].split("`")[1::2]
+    }
+    package = ROOT / "src/voicespan"
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "version.py"}
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert shown == modules | rooms
