@@ -92,7 +92,7 @@ def demo(
         listener = None if as_json else _listener(console)
         results = _run(converse(script, receiver, where, seed=seed, listener=listener))
         if as_json:
-            click.echo(json.dumps([_plain(result, receiver) for result in results], indent=2))
+            click.echo(json.dumps([_plain(result) for result in results], indent=2))
         else:
             _conclude(results, receiver, console, keep)
         _complain(results)
@@ -223,7 +223,7 @@ def _complain(results: Sequence[Result]) -> None:
             click.echo(f"voicespan demo: {result.scenario.name}: {result.problem}", err=True)
 
 
-def _plain(result: Result, receiver: Receiver) -> dict[str, Any]:
+def _plain(result: Result) -> dict[str, Any]:
     """Return a result for JSON; lengths in seconds."""
     turn = result.turn
     head = {"scenario": result.scenario.name, "problem": result.problem, "recorded_s": result.recorded_s}
@@ -242,7 +242,6 @@ def _plain(result: Result, receiver: Receiver) -> dict[str, Any]:
         "unanswered": turn.unanswered,
         "shares": told["shares"],
         "stages": {stage: told[f"{stage}_s"] for stage in stages if told[f"{stage}_s"] is not None},
-        "spans": view.trace(turn.trace_id, turn, receiver.store.reader.spans(turn.trace_id))["spans"],
     }
 
 

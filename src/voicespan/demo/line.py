@@ -19,6 +19,8 @@ from voicespan.demo import pcm, protocol, truth
 if TYPE_CHECKING:
     from voicespan import Session, Turn
 
+_SERVICE_STOPS = 1012
+"""What the server says to every WebSocket on SIGTERM (RFC 6455, code registry)."""
 _FRAME_S = pcm.FRAME_MS / 1000
 _LEAD_S = 0.1
 """Frames leave this much before they are due to play, so that the network's jitter is not heard."""
@@ -68,7 +70,7 @@ class Line:
                 received = await self._websocket.receive()
                 now_ns = time.monotonic_ns()
                 if received["type"] == "websocket.disconnect":
-                    self._session.hung_up()
+                    self._disconnected(received.get("code"))
                     break
                 if received.get("bytes") is not None:
                     self._incoming.put_nowait(received["bytes"])
@@ -76,6 +78,13 @@ class Line:
                     break
         finally:
             self._incoming.put_nowait(None)
+
+    def _disconnected(self, code: int | None) -> None:
+        """The connection is gone: the caller has left, unless it is this service that stops."""
+        if code == _SERVICE_STOPS:
+            self._session.end("error", error=ConnectionAbortedError("the service stops"))
+        else:
+            self._session.hung_up()
 
     def _control(self, message: protocol.Message, now_ns: int) -> bool:
         """Take a message; whether it was the last."""

@@ -213,10 +213,10 @@ class Call:
         with turn.tts(
             voice=VOICE, model="espeak-ng", language="en-US", filler=filler, text=text, sample_rate=pcm.RATE
         ) as tts:
-            self.frames = self.services.worker.synthesize(text, VOICE)
-            tts.worker(await self.frames.worker_id())
-            async for frame in tts.stream(self.frames):
-                await self.line.speaker.play(turn, frame)
+            async with self.services.worker.synthesize(text, VOICE) as self.frames:
+                tts.worker(await self.frames.worker_id())
+                async for frame in tts.stream(self.frames):
+                    await self.line.speaker.play(turn, frame)
 
 
 async def pass_on(chunks: AsyncIterator[Any], sentences: Sentences) -> Any:

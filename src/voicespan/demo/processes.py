@@ -83,6 +83,10 @@ class Child:
         except TimeoutError:
             raise ProcessFailed(f"the {self.name} did not listen on port {port} in time: {self.ending()}") from None
 
+    async def ended(self) -> int:
+        """Wait until it has ended by itself, and return its status."""
+        return await self.process.wait() if self.process is not None else 0
+
     async def stop(self) -> None:
         """End it: politely, then for sure."""
         process = self.process
@@ -190,9 +194,7 @@ class Processes:
     async def _replace_worker(self) -> None:
         """Start the speech worker again whenever it dies; the agent finds it by itself."""
         while True:
-            process = self.worker.process
-            assert process is not None
-            status = await process.wait()
+            status = await self.worker.ended()
             self._say(f"the speech worker died (status {status}) and is replaced")
             await self.worker.start()
 

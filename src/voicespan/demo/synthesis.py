@@ -53,13 +53,22 @@ def encoded(message: Request | Command) -> bytes:
 
 
 class Frames:
-    """The frames of one request, as they come, and the commands to the worker about them."""
+    """The frames of one request, as they come, and the commands to the worker about them.
+
+    At the end of an `async with` block the worker is told to stop, if it still speaks.
+    """
 
     def __init__(self, request: Request, synthesize: Any, control: Any) -> None:
         # A worker that is just being restarted is waited for.
         self._call = synthesize(request, timeout=_TIMEOUT_S, wait_for_ready=True)
         self._stream = request.stream
         self._control = control
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._call.cancel()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._call)

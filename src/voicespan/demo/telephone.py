@@ -68,6 +68,7 @@ class Telephone:
         self.speeches: list[Playing] = []
         self.began_ns = 0
         self.clock_offset_ns = clock_offset_ns
+        self.hung_up = False
         self._url = url
         self._noise = _noise_frames(seed)
         self._microphone: deque[bytes] = deque()
@@ -75,7 +76,7 @@ class Telephone:
         self._new_speech = asyncio.Event()
         self._round_trips_ns: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._gone = asyncio.Event()
+        self._lost = False
 
     async def __aenter__(self) -> Self:
         self._connection: ClientConnection = await connect(self._url, compression=None, open_timeout=10)
@@ -100,23 +101,26 @@ class Telephone:
         self.utterances.append(utterance)
         return utterance
 
-    async def speech(self, number: int) -> Playing:
-        """Wait until the agent's speech with this number, from 0, is heard, and return it."""
-        while len(self.speeches) <= number:
+    async def speech(self, number: int) -> Playing | None:
+        """Wait until the agent's speech with this number, from 0, is heard, and return it; None when it hangs up."""
+        while len(self.speeches) <= number and not self.lost:
             self._new_speech.clear()
             await self._new_speech.wait()
+        if self.lost:
+            return None
         await self.speeches[number].heard.wait()
         return self.speeches[number]
 
     async def hang_up(self) -> None:
         """Leave."""
+        self.hung_up = True
         await self._tell(protocol.HANG_UP, at=self._now_ns())
         await self._connection.close()
 
     @property
     def lost(self) -> bool:
         """Whether the agent has closed the connection."""
-        return self._gone.is_set()
+        return self._lost
 
     def machine_ns(self, caller_ns: int) -> int:
         """Return the machine's monotonic time for one of the caller's."""
@@ -136,7 +140,7 @@ class Telephone:
         except ConnectionClosed:
             pass
         finally:
-            self._gone.set()
+            self._lose()
 
     async def _control(self, message: protocol.Message, now_ns: int) -> None:
         match message["type"]:
@@ -160,7 +164,7 @@ class Telephone:
         try:
             await self._connection.send(protocol.encoded(kind, **fields))
         except ConnectionClosed:
-            self._gone.set()
+            self._lose()
 
     async def _set_clock(self) -> None:
         """Exchange time stamps until one round trip was short; an agent that is busy just then spoils some."""
@@ -169,6 +173,11 @@ class Telephone:
             await asyncio.sleep(0.02)
             if count >= _FIRST_EXCHANGES and min(self._round_trips_ns, default=10**9) < _GOOD_ROUND_TRIP_NS:
                 break
+
+    def _lose(self) -> None:
+        """The connection is gone: nobody need wait for a speech any more."""
+        self._lost = True
+        self._new_speech.set()
 
     async def _ping(self) -> None:
         await self._tell(protocol.PING, t0=self._now_ns())
@@ -192,7 +201,7 @@ class Telephone:
         try:
             await self._connection.send(frame)
         except ConnectionClosed:
-            self._gone.set()
+            self._lose()
 
     def _captured(self) -> bytes:
         """The sound of the slot that is just over."""

@@ -59,6 +59,7 @@ class Worker:
             async with self._card:
                 speech = await self._infer(scenario, request)
             if speech is None:
+                truth.note("speech.failed", scenario.name, text=request.text)
                 await context.abort(grpc.StatusCode.INTERNAL, _DIVERGED)
             truth.note("speech.first_frame", scenario.name, text=request.text)
             async for frame in _framed(speech, running):
