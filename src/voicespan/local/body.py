@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
 
+_DRAIN_S = 1.0
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -55,6 +59,15 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise RefusedError(408, f"the request did not arrive within {limits.seconds:g} s") from None
     except zlib.error as error:
         raise RefusedError(400, f"the body is not valid {encoding}: {error}") from None
+
+
+async def drain(request: Request, limits: Limits) -> None:
+    """Read on for a moment what is left of a refused request: a sender in full flow would not see the answer."""
+    # RuntimeError: it was read to its end already.
+    with suppress(TimeoutError, ClientDisconnect, RefusedError, RuntimeError):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in _bounded(request.stream(), limits.sent_bytes):
+                pass
 
 
 async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

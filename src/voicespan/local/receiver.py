@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from voicespan.local import decode, view
-from voicespan.local.body import Limits, RefusedError, read_body
+from voicespan.local.body import Limits, RefusedError, drain, read_body
 from voicespan.local.hosts import LocalHostsOnly
 from voicespan.local.reader import TurnQuery, UnknownTurnError
 from voicespan.local.schema import StoreError
@@ -81,13 +81,43 @@ class _Receiver:
 
     async def traces(self, request: Request) -> Response:
         """Take an ExportTraceServiceRequest; the answer comes when it is stored."""
+
+        async def store(media_type: str, body: bytes) -> Message:
+            loop = asyncio.get_running_loop()
+            answer: Message = await loop.run_in_executor(self.writer, self._store, media_type, body)
+            return answer
+
+        return await self._taken(request, store)
+
+    def _store(self, media_type: str, body: bytes) -> ExportTraceServiceResponse:
+        received = (decode.decode_json if media_type == JSON else decode.decode_protobuf)(body)
+        self.store.add(received.spans)
+        answer = ExportTraceServiceResponse()
+        if received.rejected:
+            answer.partial_success.rejected_spans = received.rejected
+            answer.partial_success.error_message = received.reason
+        return answer
+
+    def not_stored(self, signal: str) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that reads a signal and drops it, so that a service that sends it does not complain."""
+        answer: Message = _NOT_STORED[signal]()
+
+        async def drop(_media_type: str, _body: bytes) -> Message:
+            return answer
+
+        async def endpoint(request: Request) -> Response:
+            return await self._taken(request, drop)
+
+        return endpoint
+
+    async def _taken(self, request: Request, take: Callable[[str, bytes], Awaitable[Message]]) -> Response:
+        """Read a request, give it to `take` and send its answer, or say why not."""
         try:
             media_type = _media_type(request)
             async with self.waiting:
-                body = await read_body(request, self.limits)
-                loop = asyncio.get_running_loop()
-                rejected, reason = await loop.run_in_executor(self.writer, self._store, media_type, body)
+                return _message(media_type, await take(media_type, await read_body(request, self.limits)))
         except RefusedError as refused:
+            await drain(request, self.limits)
             return _refusal(request, refused.status, str(refused))
         except decode.MalformedRequestError as malformed:
             return _refusal(request, 400, str(malformed))
@@ -95,32 +125,6 @@ class _Receiver:
             return _refusal(request, 503, str(error), {"Retry-After": str(_RETRY_AFTER_S)})
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
-        answer = ExportTraceServiceResponse()
-        if rejected:
-            answer.partial_success.rejected_spans = rejected
-            answer.partial_success.error_message = reason
-        return _message(media_type, answer)
-
-    def _store(self, media_type: str, body: bytes) -> tuple[int, str]:
-        received = (decode.decode_json if media_type == JSON else decode.decode_protobuf)(body)
-        self.store.add(received.spans)
-        return received.rejected, received.reason
-
-    def not_stored(self, signal: str) -> Callable[[Request], Awaitable[Response]]:
-        """Return an endpoint that reads a signal and drops it, so that a service that sends it does not complain."""
-
-        async def drop(request: Request) -> Response:
-            try:
-                media_type = _media_type(request)
-                async with self.waiting:
-                    await read_body(request, self.limits)
-            except RefusedError as refused:
-                return _refusal(request, refused.status, str(refused))
-            except ClientDisconnect:
-                return Response(status_code=400)
-            return _message(media_type, _NOT_STORED[signal]())
-
-        return drop
 
     async def turns(self, request: Request) -> Response:
         """List turns; the parameters are those of `view.query`."""
@@ -178,6 +182,7 @@ def _message(media_type: str, answer: Message) -> Response:
 
 def _refusal(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
     """Return the reason as google.rpc.Status, in the form of the request as OTLP says."""
+    headers = {"Connection": "close", **(headers or {})}  # what is left of the request is not read
     code = _GRPC_CODES[status]
     if request.headers.get("content-type", "").startswith(PROTOBUF):
         body = Status(code=code, message=reason).SerializeToString()

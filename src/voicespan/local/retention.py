@@ -29,7 +29,7 @@ def forget(connection: sqlite3.Connection, retention: Retention, now_s: int) -> 
     while (newest := _newest_to_forget(connection, retention, now_s)) is not None:
         forgotten += _forget_until(connection, newest)
     if forgotten:
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        connection.executescript("PRAGMA incremental_vacuum")  # `execute` would give back a single page
     return forgotten
 
 
