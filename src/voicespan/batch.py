@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from voicespan.diagnostics import Counters, counters, say
+from voicespan.diagnostics import Counters, counters, number, say
 from voicespan.latch import Latch
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ FAILED = "failed"
 LATE = "after_shutdown"
 SENT = "sent"
 
+NO_ANSWER = "no answer in time"
 _NO_THREAD = "no thread could be started"
 
 
@@ -96,7 +97,7 @@ class Batcher(Generic[Item]):
         self._finished = Latch()
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._asleep = self._full = self._closing = False
+        self._asleep = self._full = self._closing = self._gave_up = False
         self._in_flight = 0
         self._reported = {DROPPED: 0, FAILED: 0}
         self._lost_since_success = 0
@@ -156,7 +157,8 @@ class Batcher(Generic[Item]):
         if self._thread is None:  # never used, or no thread could be started (at exit none can)
             self._drain(everything=True)
         elif not self._finished.wait(timeout_s):
-            self.reason = self.reason or "no answer in time"
+            self.reason = self.reason or NO_ANSWER
+            self._gave_up = True
         self._sender.close()
         return self.unsent == 0
 
@@ -184,7 +186,7 @@ class Batcher(Generic[Item]):
             try:
                 self._turn()
             except Exception as error:  # the thread must outlive whatever happens to one batch
-                say(f"export.{self.what}.worker", f"exporting {self.what} went wrong: {error!r}")
+                say(f"export.{self.what}.worker", f"exporting {self.what}s went wrong: {error!r}")
         self._drain(everything=True)
         self._finished.open()
 
@@ -244,7 +246,8 @@ class Batcher(Generic[Item]):
             self._count(SENT, len(batch))
             self._recovered()
         else:
-            self.reason = reason
+            if not self._gave_up:  # else the reason is that the request was aborted
+                self.reason = reason
             self._lost_since_success += len(batch)
             self._count(FAILED, len(batch))
         return reason is None
@@ -265,7 +268,7 @@ class Batcher(Generic[Item]):
     def _recovered(self) -> None:
         if self._lost_since_success:
             lost, self._lost_since_success, self.reason = self._lost_since_success, 0, ""
-            say(f"export.{self.what}.recovered", f"{self.target} takes {self.what} again; {lost} could not be sent")
+            say(f"export.{self.what}.recovered", f"{self.target} takes {self.what}s again; {lost} could not be sent")
 
     def _report(self) -> None:
         """Say what was lost since it was last said; on this thread, because writing may block."""
@@ -279,8 +282,9 @@ class Batcher(Generic[Item]):
             return ""
         because = f" ({self.reason})" if self.reason else ""
         if name == FAILED:
-            return f"{count} {self.what} could not be sent to {self.target}{because}"
-        return f"{count} {self.what} dropped, as the queue of {self._limits.queue} to {self.target} is full{because}"
+            return f"{number(count, self.what)} could not be sent to {self.target}{because}"
+        full = f"the queue of {self._limits.queue} to {self.target} is full{because}"
+        return f"{number(count, self.what)} dropped, as {full}"
 
 
 class _Flush:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voicespan.nearest import did_you_mean
+from voicespan.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,12 +50,23 @@ class Choice:
             return None
         names = ", ".join(self.installed) or "none"
         if self.loaded is None:
-            hint = did_you_mean(self.value or "", self.installed)
+            near = nearest(self.value or "", self.installed)
+            hint = f": did you mean {near}?" if near else ""
             lost = "its defaults are not set" if self.variable == DISTRO else "no telemetry is sent"
             return f"{self.variable}={self.value} is not installed, so {lost}{hint} (installed: {names})"
         if self.value is None:
             return f"{self.loaded!r} is loaded and not voicespan, because several are installed ({names}): {_REMEDY}"
         return None
+
+
+def unknown_propagators(environ: Mapping[str, str]) -> list[str]:
+    """Return the names in OTEL_PROPAGATORS that are not installed: with one, OpenTelemetry can't even be imported."""
+    wanted = [name.strip() for name in environ.get("OTEL_PROPAGATORS", "").split(",") if name.strip()]
+    if not wanted or "none" in wanted:
+        return []
+    from opentelemetry.util._importlib_metadata import entry_points
+
+    return [name for name in wanted if not entry_points(group="opentelemetry_propagator", name=name)]
 
 
 def check() -> None:

@@ -36,6 +36,11 @@ def say(key: str, message: str, *, level: Level = "warning") -> bool:
     return True
 
 
+def number(count: int, noun: str) -> str:
+    """Return `1 span` or `3 spans`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def forget() -> None:
     """Forget what was said and counted: for tests and for the child of a fork."""
     _said.clear()

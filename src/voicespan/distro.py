@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer
     from opentelemetry.util._importlib_metadata import EntryPoint
+
+_LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
 
 loaded: set[str] = set()
 """The variables of `voicespan.choice` whose entry point was loaded from here."""
@@ -32,11 +35,12 @@ class VoicespanDistro(BaseDistro):  # type: ignore[misc]
 
     def _configure(self, **kwargs: Any) -> None:
         loaded.add(choice.DISTRO)
-        if settings.current().disabled:
-            return
-        set_defaults(os.environ)
         # Whoever chose this distribution means its configurator too, also when others are installed.
         os.environ.setdefault(choice.CONFIGURATOR, choice.NAME)
+        if os.environ[choice.CONFIGURATOR] == choice.NAME:
+            logging.getLogger(_LOADER).addFilter(_is_news)
+        if not settings.current().disabled:
+            set_defaults(os.environ)
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an integration, unless everything is switched off."""
@@ -76,6 +80,11 @@ def setup_tracing(service_name: str | None = None) -> Tracer:
     loaded.add(choice.DISTRO)
     VoicespanConfigurator().configure()
     return trace.get_tracer("voicespan")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False for the loader's warning that it did not load what nobody chose."""
+    return not record.getMessage().endswith(f"not loaded because {choice.NAME} is set by {choice.CONFIGURATOR}")
 
 
 def _wanted() -> bool:

@@ -57,12 +57,17 @@ class Endpoint:
         return f"{head}//{rest.split('/')[0]}" if head else rest.split("/")[0]
 
     @property
+    def _given(self) -> str:
+        """The URL as the variable has it: the SDK adds the path to the one for all signals."""
+        return self.url if self.signal.upper() in self.variable else self.url.removesuffix(f"/v1/{self.signal}")
+
+    @property
     def mistake(self) -> str | None:
         """What is wrong with the URL itself, with what to write instead; None when nothing is."""
         if self.protocol != "grpc" and not self.url.startswith(("http://", "https://")):
-            return f"{self.variable}={self.url} has no scheme: write http://{self.url.lstrip('/')}"
+            return f"{self.variable}={self._given} has no scheme: write http://{self._given.lstrip('/')}"
         if self.address is None:
-            return f"{self.variable}={self.url} has no host"
+            return f"{self.variable}={self._given} has no host"
         _, port = self.address
         if self.protocol != "grpc" and port == 4317:  # noqa: PLR2004
             return (

@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace import SpanProcessor
 
 from voicespan import settings
-from voicespan.batch import DROPPED, FAILED, LATE, SENT, Batcher, Limits
+from voicespan.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits
 from voicespan.diagnostics import counters, say
 from voicespan.shutdown import close, leaving
 from voicespan.version import __version__
@@ -34,7 +34,7 @@ _HOPELESS = frozenset({REFUSED, UNKNOWN_HOST})
 _PLAIN = (
     (re.compile(r"Connection refused|ECONNREFUSED", re.IGNORECASE), REFUSED),
     (re.compile(r"Name or service not known|NameResolution|getaddrinfo|DNS resolution", re.IGNORECASE), UNKNOWN_HOST),
-    (re.compile(r"timed out|Deadline Exceeded", re.IGNORECASE), "no answer in time"),
+    (re.compile(r"timed out|Deadline Exceeded", re.IGNORECASE), NO_ANSWER),
     (
         re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE),
         "its certificate is not trusted",
@@ -47,6 +47,7 @@ _PLAIN = (
 _REASON = re.compile(
     r"code: (?P<code>\S+), reason: (?P<reason>.*)|Transient error (?P<transient>.*?) encountered", re.DOTALL
 )
+_GAVE_UP = re.compile("due to timeout, max retries or shutdown|Shutdown in progress|already shutdown")
 _MAX_REASON = 200
 
 
@@ -103,7 +104,7 @@ class Why(logging.Filter):
 
     def __init__(self, exporter: object) -> None:
         super().__init__()
-        self.reason = ""
+        self.reason = self._before = ""
         self._exporter = exporter
         self._hurried = False
         for kind in type(exporter).__mro__:
@@ -111,7 +112,8 @@ class Why(logging.Filter):
                 logging.getLogger(kind.__module__).addFilter(self)
 
     def clear(self) -> None:
-        """Forget the last reason."""
+        """Begin another attempt."""
+        self._before = self.reason or self._before
         self.reason = ""
 
     def of(self, result: object) -> str | None:
@@ -129,8 +131,10 @@ class Why(logging.Filter):
         """Take the reason from the record; return whether it is to be written."""
         message = record.getMessage()
         found = _REASON.search(message)
-        if found or not self.reason:
+        if found or not _GAVE_UP.search(message):
             self.reason = plain_reason(message)
+        elif not self.reason:  # it only says that it gave up: then for what stopped it the last time
+            self.reason = self._before or NO_ANSWER
         if self._hurried and self.reason in _HOPELESS:
             stop_retrying(self._exporter)
         return settings.current().log_level == "debug"
@@ -179,7 +183,7 @@ class BatchProcessor(SpanProcessor):
         limits: Limits | None = None,
     ) -> None:
         sender = ExporterSender["ReadableSpan"](exporter, target or type(exporter).__name__, remake)
-        self.batcher = Batcher(sender, limits or Limits.read(os.environ, "OTEL_BSP"), "spans")
+        self.batcher = Batcher(sender, limits or Limits.read(os.environ, "OTEL_BSP"), "span")
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing: only ended spans are sent."""
@@ -210,7 +214,7 @@ class MetricSender(MetricExporter):
     ) -> None:
         super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001
         self.target = target or type(exporter).__name__
-        self.unsent = False
+        self.unsent = self._gave_up = False
         self.reason = ""
         self._exporter = exporter
         self._remake = remake
@@ -228,7 +232,9 @@ class MetricSender(MetricExporter):
         failed_before, self.unsent = bool(self.reason), True
         result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
         reason = self._why.of(result)
-        self.unsent, self.reason = reason is not None, reason or ""
+        self.unsent = reason is not None
+        if not self._gave_up:  # else the reason is that the request was aborted
+            self.reason = reason or ""
         if reason is not None:
             counters.add("metrics.failed")
             if not leaving():
@@ -246,7 +252,9 @@ class MetricSender(MetricExporter):
         return self._exporter.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Shut the exporter down, which ends its waiting between attempts."""
+        """Shut the exporter down, which ends what it is doing."""
+        if self.unsent:
+            self._gave_up, self.reason = True, self.reason or NO_ANSWER
         self._why.clear()
         self._exporter.shutdown(timeout_millis, **kwargs)
 

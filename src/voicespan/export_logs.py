@@ -22,7 +22,7 @@ class LogBatchProcessor(LogRecordProcessor):
     """Sends log records in batches from a thread of its own."""
 
     def __init__(self, maker: Maker, limits: Limits) -> None:
-        self.batcher: Batcher[Any] = Batcher(ExporterSender(maker(), maker.target, maker), limits, "log records")
+        self.batcher: Batcher[Any] = Batcher(ExporterSender(maker(), maker.target, maker), limits, "log record")
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Queue a record."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from voicespan.endpoint import Endpoint, Signal
+from voicespan.transport import Transport, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,10 +31,11 @@ class Maker:
     kind: type[Any]
     target: str
     endpoint: Endpoint | None = None
+    own_transport: bool = False
 
     def __call__(self) -> Any:
         """Make one."""
-        return self.kind()
+        return self.kind(_transport=Transport()) if self.own_transport else self.kind()
 
 
 def makers(signal: Signal, environ: Mapping[str, str]) -> list[Maker]:
@@ -52,7 +54,8 @@ def makers(signal: Signal, environ: Mapping[str, str]) -> list[Maker]:
 def _maker(signal: Signal, name: str, environ: Mapping[str, str]) -> Maker:
     endpoint = Endpoint.read(signal, environ)
     if name == "otlp" and endpoint.protocol == HTTP:
-        return Maker(_OTLP_HTTP[signal](), endpoint.url, endpoint)
+        kind = _OTLP_HTTP[signal]()
+        return Maker(kind, endpoint.url, endpoint, fits(kind, endpoint, environ))
     kind = _from_sdk(signal, name)
     if name.startswith("otlp"):
         return Maker(kind, endpoint.url, endpoint)

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `: did you mean X?` with the known name most like this one, else an empty text."""
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like this one, None when none is."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f": did you mean {close[0]}?" if close else ""
+    return close[0] if close else None

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -106,6 +107,8 @@ class _Starting:
         self._end_logs = provider.shutdown
 
     def finish(self) -> None:
+        if self._meters is not None and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=partial(_forget_parents_values, self._meters))
         Shutdown(self._tracers, self._meters, self._batchers, list(self._metric_senders), self._end_logs).install()
         _watch_for_second_provider()
         _check_endpoints(self._endpoints)
@@ -118,6 +121,22 @@ class _Starting:
             return []
         self._endpoints += [maker.endpoint for maker in found if maker.endpoint is not None]
         return found
+
+
+def _forget_parents_values(meters: MeterProvider) -> None:
+    """Let the child of a fork count from zero; the SDK lets it inherit every sum, which then counts twice.
+
+    Reaches into the SDK, since it has no other way; where it looks different, the sums stay inherited.
+    """
+    consumer = getattr(meters, "_measurement_consumer", None)
+    storages: Any = getattr(consumer, "_reader_storages", {})
+    for storage in storages.values():
+        matches = getattr(storage, "_instrument_view_instrument_matches", None)
+        if isinstance(matches, dict):
+            matches.clear()
+    for owner in (consumer, *storages.values()):
+        if hasattr(owner, "_lock"):  # a thread of the parent may have held it
+            owner._lock = threading.RLock()  # noqa: SLF001
 
 
 def _views() -> list[View]:

@@ -33,7 +33,7 @@ def run(service_name: str | None, endpoint: str | None, command: tuple[str, ...]
     """
     environ = environment(os.environ, service_name, endpoint)
     problems = [choice.Choice.read(variable, environ).problem for variable in choice.GROUPS]
-    for problem in filter(None, [*problems, _other_python(command[0])]):
+    for problem in filter(None, [*problems, _other_python(command[0]), _propagators(environ)]):
         say(f"run: {problem}", problem)
     execute(command, environ)
 
@@ -64,12 +64,17 @@ def _python_path(before: str) -> list[str]:
 
 def _other_python(command: str) -> str | None:
     """Return what is wrong when `python` is not the one that voicespan is installed for."""
-    found, ours = shutil.which(command), Path(sys.executable).with_name(command)
-    if os.sep in command or not command.startswith("python") or found is None or not ours.exists():
-        return None
-    if Path(found).parent == ours.parent:
+    found, ours = shutil.which(command), Path(sys.executable).parent / command
+    if not command.startswith("python") or found is None or not ours.exists() or Path(found).parent == ours.parent:
         return None
     return f"{command} is {found}, but voicespan is installed for {ours}: activate that environment, or name {ours}"
+
+
+def _propagators(environ: Mapping[str, str]) -> str | None:
+    unknown = choice.unknown_propagators(environ)
+    if not unknown:
+        return None
+    return f"OTEL_PROPAGATORS names {', '.join(unknown)}, which is not installed: importing OpenTelemetry will fail"
 
 
 def execute(command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:

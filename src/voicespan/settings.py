@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from voicespan.nearest import did_you_mean
+from voicespan.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -172,8 +172,6 @@ OTEL_DEFAULTS: tuple[Variable, ...] = (
         "http/protobuf",
         "`grpc` needs `pip install 'voicespan[otlp-grpc]'` and costs more start-up time and memory.",
     ),
-    Variable("OTEL_PROPAGATORS", TEXT, "tracecontext,baggage", "Headers that carry the trace to other services."),
-    Variable("OTEL_BSP_MAX_QUEUE_SIZE", TEXT, "2048", "Spans that wait to be sent; more are dropped and counted."),
     Variable(
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         TEXT,
@@ -193,9 +191,12 @@ _NOT_OURS = ("VOICESPAN_DEMO_",)
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = [variable.name for variable in VARIABLES]
     names = [name for name in environ if name.upper().startswith(PREFIX) and not name.startswith(_NOT_OURS)]
-    return [
-        f"{name} is no variable of voicespan{did_you_mean(name.upper(), known)}" for name in names if name not in known
-    ]
+    return [f"{name} is no variable of voicespan{_hint(name, known)}" for name in names if name not in known]
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = nearest(name.upper().removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
+    return f": did you mean {PREFIX}{near}?" if near else ""
 
 
 _cache: list[Settings] = []
@@ -217,3 +218,44 @@ def current() -> Settings:
 def reset(value: Settings | None = None) -> None:
     """Use `value` from now on, or read the environment again: for tests and for variables that a start-up set."""
     _cache[:] = [] if value is None else [value]
+
+
+_HEAD = """# Settings
+
+voicespan is set by environment variables: the standard `OTEL_*` ones where one exists, `VOICESPAN_*` otherwise. They
+are read once, at start. A value or name that is not understood is said on stderr, and the service starts all the same;
+`voicespan doctor` checks them beforehand. This page is made by `python -m voicespan.settings`.
+"""
+
+_OTEL_HEAD = """## Standard variables that voicespan sets
+
+These are set where the environment does not set them. All other `OTEL_*` variables mean what the OpenTelemetry SDK
+says: headers, TLS, compression, time-outs, samplers, span limits, `OTEL_SDK_DISABLED`. `OTEL_CONFIG_FILE` is refused.
+"""
+
+
+def markdown() -> str:
+    """Return docs/settings.md."""
+    ours = _table([(variable, variable.type.words) for variable in VARIABLES])
+    standard = _table([(variable, "") for variable in OTEL_DEFAULTS])
+    return f"{_HEAD}\n{ours}\n{_OTEL_HEAD}\n{standard}"
+
+
+def _table(rows: list[tuple[Variable, str]]) -> str:
+    typed = any(words for _, words in rows)
+    head = (
+        "| Variable | Default | Value | Meaning |\n|---|---|---|---|\n"
+        if typed
+        else ("| Variable | Default | Meaning |\n|---|---|---|\n")
+    )
+    lines = []
+    for variable, words in rows:
+        default = f"`{variable.default}`" if variable.default else "none"
+        lines.append(" | ".join([f"| `{variable.name}`", default, *([words] if typed else []), variable.description]))
+    return head + "".join(f"{line} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(markdown())

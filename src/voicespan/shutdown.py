@@ -12,7 +12,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voicespan import settings
-from voicespan.diagnostics import say
+from voicespan.batch import NO_ANSWER
+from voicespan.diagnostics import number, say
 from voicespan.latch import Latch
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class MetricTarget(Protocol):
     def hurry(self) -> None:
         """Retry no more where nobody listens."""
 
+
+INTERPRETER_S = 0.1
+"""What is kept of the time-out for the interpreter's own end."""
 
 _deadlines_s: list[float] = []  # empty until the process ends, then one
 
@@ -59,7 +63,7 @@ def close(batcher: Batcher[Any]) -> None:
 
 
 def _unsent(batcher: Batcher[Any]) -> str:
-    return f"{batcher.unsent} {batcher.what} to {batcher.target} ({batcher.reason or 'no time left'})"
+    return f"{number(batcher.unsent, batcher.what)} to {batcher.target} ({batcher.reason or NO_ANSWER})"
 
 
 class Step:
@@ -136,16 +140,14 @@ class Shutdown:
         if self._begun:
             return
         self._begun = True
-        _deadlines_s.append(time.monotonic() + settings.current().exit_timeout_s)
+        _deadlines_s.append(time.monotonic() + settings.current().exit_timeout_s - INTERPRETER_S)
         for step in self._steps:
             step.begin()
         for step in self._steps:
             step.done.wait(remaining_s())
         unsent = [_unsent(batcher) for batcher in self._batchers if batcher.unsent]
         unsent += [
-            f"the last metrics to {it.target} ({it.reason or 'no answer in time'})"
-            for it in self._metric_targets
-            if it.unsent
+            f"the last metrics to {it.target} ({it.reason or NO_ANSWER})" for it in self._metric_targets if it.unsent
         ]
         if unsent:
             say("exit", f"at exit, not sent: {'; '.join(unsent)}")

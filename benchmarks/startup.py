@@ -1,0 +1,122 @@
+"""Time and memory that starting a process costs: bare, with plain auto-instrumentation, and with voicespan.
+
+    python benchmarks/startup.py [--rounds 15]
+
+The cases run in turn, so that a busy moment meets all of them; the smallest time of each is the one to trust. The
+telemetry goes to a receiver on this machine that answers at once. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+BAR_MS = 150
+BAR_MB = 30
+
+# The cost of starting is over when the script begins; how the process ends is measured by startup_exit.py.
+SCRIPT = """
+import os, sys, time
+ms = (time.monotonic() - float(os.environ["BENCH_STARTED"])) * 1e3
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(ms, int(status["VmRSS"].split()[0]) / 1024, len(sys.modules))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers every request with 200."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    cases = environments(f"http://127.0.0.1:{server.server_address[1]}")
+    measured: dict[str, list[tuple[float, float, int]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, environ in cases.items():
+            measured[name].append(measure(environ))
+    print(json.dumps(summary(measured), indent=2))
+
+
+def environments(url: str) -> dict[str, dict[str, str]]:
+    """Return the environment of each case."""
+    from voicespan.run import environment
+
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
+    clean.pop("PYTHONPATH", None)
+    started = environment(clean, "bench", url)
+    start_path = started["PYTHONPATH"]
+    off = {"OTEL_PYTHON_DISTRO": "none", "OTEL_PYTHON_CONFIGURATOR": "none"}
+    return {
+        "bare": clean,
+        "loader_only": clean | off | {"PYTHONPATH": start_path},
+        "sdk": clean | {"BENCH_SDK": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())},
+        "voicespan": started,
+    }
+
+
+def sdk_path() -> Path:
+    """Return a directory whose `sitecustomize` starts the plain SDK as opentelemetry-distro does, over HTTP."""
+    return Path(__file__).parent / "plain_sdk"
+
+
+def measure(environ: dict[str, str]) -> tuple[float, float, int]:
+    """Start one process; return milliseconds until its script ran, resident MB, and imported modules."""
+    import time
+
+    environ = environ | {"BENCH_STARTED": str(time.monotonic())}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True)
+    wall_ms, rss_mb, modules = done.stdout.split()
+    return float(wall_ms), float(rss_mb), int(modules)
+
+
+def summary(measured: dict[str, list[tuple[float, float, int]]]) -> dict[str, object]:
+    """Return the figures of each case and what voicespan adds."""
+    cases = {
+        name: {
+            "ms_min": round(min(run[0] for run in runs), 1),
+            "ms_median": round(statistics.median(run[0] for run in runs), 1),
+            "rss_mb": round(statistics.median(run[1] for run in runs), 1),
+            "modules": runs[0][2],
+        }
+        for name, runs in measured.items()
+    }
+    paired_ms = statistics.median(
+        with_it[0] - bare[0] for with_it, bare in zip(measured["voicespan"], measured["bare"], strict=True)
+    )
+    added_ms = cases["voicespan"]["ms_min"] - cases["bare"]["ms_min"]
+    added_mb = cases["voicespan"]["rss_mb"] - cases["bare"]["rss_mb"]
+    plain_ms = cases["sdk"]["ms_min"] - cases["bare"]["ms_min"]
+    return {
+        "python": sys.version.split()[0],
+        "cases": cases,
+        "added_ms_min": round(added_ms, 1),
+        "added_ms_paired_median": round(paired_ms, 1),
+        "added_rss_mb": round(added_mb, 1),
+        "times_plain_sdk": round(added_ms / plain_ms, 2),
+        "bar": {"ms": BAR_MS, "mb": BAR_MB, "met": added_ms <= BAR_MS and added_mb <= BAR_MB},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""`voicespan doctor`: says what a service started in this environment would load, and whether its telemetry arrives."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from voicespan import choice, resource, settings
+from voicespan.distro import set_defaults
+from voicespan.exporters import makers
+from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from voicespan.endpoint import Endpoint, Signal
+    from voicespan.exporters import Maker
+
+Verdict = Literal["ok", "warn", "fail"]
+
+_PACKAGES = (
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-exporter-otlp-proto-grpc",
+    "opentelemetry-instrumentation",
+)
+# They release together: a difference among these is an installation that was put together from parts.
+_SAME_VERSION = _PACKAGES[:4]
+
+_SET_PROVIDERS = ("ddtrace", "langfuse", "logfire", "openlit", "arize-phoenix-otel", "traceloop-sdk")
+
+_PROBE_TIMEOUT_S = "3"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report; `remedy` says what to do about a warning or failure."""
+
+    name: str
+    verdict: Verdict
+    message: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--offline", is_flag=True, help="Send nothing.")
+def doctor(*, as_json: bool, offline: bool) -> None:
+    """Say what a service started here would load, and whether its telemetry arrives.
+
+    Reads the same variables as the service; run it in the service's environment. Sends one empty request of traces
+    and one of metrics. The exit status is 1 when something fails.
+    """
+    checks = list(examine(os.environ, offline=offline))
+    failed = any(check.verdict == "fail" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        for check in checks:
+            click.echo(f"{check.verdict:<5} {check.name}: {check.message}")
+            if check.remedy:
+                click.echo(f"      -> {check.remedy}")
+    sys.exit(1 if failed else 0)
+
+
+def examine(environ: Mapping[str, str], *, offline: bool = False) -> Iterator[Check]:
+    """Yield every check. Sets the defaults in the environment of this process, as a service's start would."""
+    yield _versions()
+    yield from _choices(environ)
+    yield from _settings(environ)
+    yield from _obstacles(environ)
+    yield _service_name(environ)
+    yield _integrations()
+    yield from _others()
+    set_defaults(os.environ)
+    if not offline:
+        os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", _PROBE_TIMEOUT_S)
+        yield from _deliveries("traces")
+        yield from _deliveries("metrics")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> Check:
+    found = {package: version for package in _PACKAGES if (version := _version(package))}
+    text = f"voicespan {__version__}, Python {sys.version.split()[0]} at {sys.executable}; " + ", ".join(
+        f"{package} {version}" for package, version in found.items()
+    )
+    if len({found[package] for package in _SAME_VERSION if package in found}) > 1:
+        remedy = f"install the same version of {', '.join(name for name in _SAME_VERSION if name in found)}"
+        return Check("versions", "warn", text, remedy)
+    return Check("versions", "ok", text)
+
+
+def _choices(environ: Mapping[str, str]) -> Iterator[Check]:
+    for variable in choice.GROUPS:
+        chosen = choice.Choice.read(variable, environ)
+        name = variable.removeprefix("OTEL_PYTHON_").lower()
+        if chosen.loaded == choice.NAME:
+            yield Check(name, "ok", choice.NAME)
+        elif chosen.value is None:
+            yield Check(name, "warn", f"under opentelemetry-instrument, {chosen.problem}",
+                        "or start the service with `voicespan run`, which sets both")  # fmt: skip
+        elif chosen.problem:
+            yield Check(name, "fail", chosen.problem, f"{variable}={choice.NAME}")
+        else:
+            yield Check(
+                name, "warn", f"{variable}={chosen.value}: voicespan is not loaded", f"{variable}={choice.NAME}"
+            )
+
+
+def _settings(environ: Mapping[str, str]) -> Iterator[Check]:
+    read, problems = settings.Settings.read(environ)
+    for problem in problems:
+        yield Check("settings", "fail", problem, "docs/settings.md lists the variables")
+    if read.disabled:
+        yield Check("settings", "warn", "VOICESPAN_DISABLED=true: nothing is recorded", "unset it")
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        yield Check("settings", "warn", "OTEL_SDK_DISABLED=true: nothing is recorded", "unset it")
+
+
+def _obstacles(environ: Mapping[str, str]) -> Iterator[Check]:
+    if environ.get("OTEL_CONFIG_FILE"):
+        yield Check("config file", "fail", "OTEL_CONFIG_FILE is not supported yet, so nothing is sent",
+                    "unset it and use OTEL_* variables")  # fmt: skip
+    unknown = choice.unknown_propagators(environ)
+    if unknown:
+        yield Check("propagators", "fail", f"OTEL_PROPAGATORS names {', '.join(unknown)}, which is not installed: "
+                    "importing OpenTelemetry fails", "OTEL_PROPAGATORS=tracecontext,baggage")  # fmt: skip
+    spec = find_spec("sitecustomize")
+    if spec is not None and "auto_instrumentation" not in str(spec.origin):
+        yield Check("sitecustomize", "warn", f"{spec.origin} is not run, because the auto-instrumentation has its own",
+                    "import it from the service")  # fmt: skip
+
+
+def _service_name(environ: Mapping[str, str]) -> Check:
+    name = resource.service_name(environ)
+    if name is None:
+        return Check("service name", "warn", "not set: the service appears as unknown_service", "OTEL_SERVICE_NAME=...")
+    return Check("service name", "ok", name)
+
+
+def _integrations() -> Check:
+    from opentelemetry.util._importlib_metadata import entry_points
+
+    found = sorted(entry.name for entry in entry_points(group="opentelemetry_instrumentor"))
+    return Check("integrations", "ok", ", ".join(found) or "none installed")
+
+
+def _others() -> Iterator[Check]:
+    for package in _SET_PROVIDERS:
+        version = _version(package)
+        if version:
+            message = (
+                f"{package} {version} is installed: its set-up would be a second tracer provider, which is ignored"
+            )
+            yield Check("second provider", "warn", message, f"do not call the set-up of {package}")
+
+
+def _deliveries(signal: Signal) -> Iterator[Check]:
+    try:
+        found = makers(signal, os.environ)
+    except LookupError as error:
+        yield Check(signal, "fail", str(error), f"OTEL_{signal.upper()}_EXPORTER=otlp")
+        return
+    if not found:
+        yield Check(signal, "warn", f"none are sent (OTEL_{signal.upper()}_EXPORTER=none)")
+    for maker in found:
+        if maker.endpoint is None:
+            yield Check(signal, "ok", f"go to {maker.target}")
+        else:
+            yield _deliver(signal, maker, maker.endpoint)
+
+
+def _deliver(signal: Signal, maker: Maker, endpoint: Endpoint) -> Check:
+    where = f"{endpoint.url} ({endpoint.protocol}, {endpoint.variable or 'the default'})"
+    if endpoint.mistake:
+        return Check(signal, "fail", where, endpoint.mistake)
+    began = time.monotonic()
+    reason = endpoint.unreachable() or _probe(signal, maker)
+    took_ms = (time.monotonic() - began) * 1e3
+    if reason is None:
+        return Check(signal, "ok", f"{where} took an empty request in {took_ms:.0f} ms")
+    return Check(signal, "fail", f"{where} did not take an empty request: {reason}", _remedy(reason, endpoint))
+
+
+def _probe(signal: Signal, maker: Maker) -> str | None:
+    """Send an empty request exactly as the service would; return why it was not taken."""
+    from voicespan.export import Why
+
+    exporter = maker()
+    why = Why(exporter)
+    try:
+        if signal == "traces":
+            return why.of(exporter.export([]))
+        from opentelemetry.sdk.metrics.export import MetricsData
+
+        return why.of(exporter.export(MetricsData([])))
+    except Exception as error:
+        return repr(error)
+    finally:
+        exporter.shutdown()
+
+
+def _remedy(reason: str, endpoint: Endpoint) -> str:
+    from voicespan.export import REFUSED, UNKNOWN_HOST
+
+    if reason == REFUSED:
+        return "start a Collector there (on this machine: `voicespan ui`), or set OTEL_EXPORTER_OTLP_ENDPOINT"
+    if reason == UNKNOWN_HOST:
+        return f"check the host name in {endpoint.variable or 'OTEL_EXPORTER_OTLP_ENDPOINT'}"
+    if reason.startswith(("401", "403")):
+        return "set OTEL_EXPORTER_OTLP_HEADERS, for example authorization=Bearer%20TOKEN"
+    if reason.startswith("404"):
+        return "OTEL_EXPORTER_OTLP_ENDPOINT is the base URL, without /v1/traces"
+    if "certificate" in reason:
+        return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the certificate of the authority that signed it"
+    return f"is that an OTLP port for {endpoint.protocol}? (usually 4318 for http/protobuf, 4317 for grpc)"

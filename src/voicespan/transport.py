@@ -1,0 +1,125 @@
+"""Plain HTTP for the SDK's OTLP exporters, on the standard library alone.
+
+Importing `requests`, which they use otherwise, costs more time and memory than everything else of ours at a start. TLS,
+proxies, netrc files and credential providers stay with `requests`: see `fits`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import inspect
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from voicespan.endpoint import Endpoint
+
+_STAY_WITH_REQUESTS = ("http_proxy", "https_proxy", "all_proxy", "netrc")
+_CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
+
+
+def fits(kind: type[Any], endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
+    """Return whether this transport does for the exporter what `requests` would do."""
+    return (
+        endpoint.url.startswith("http://")
+        and not any(environ.get(name) or environ.get(name.upper()) for name in _STAY_WITH_REQUESTS)
+        and not any(name.startswith(_CREDENTIALS) for name in environ)
+        and not any((Path.home() / name).exists() for name in (".netrc", "_netrc"))
+        and "_transport" in inspect.signature(kind.__init__).parameters
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a request: a status, or the error that prevented one."""
+
+    status_code: int | None = None
+    reason: str | None = None
+    error: Exception | None = None
+    body: bytes = b""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self) -> bytes:
+        """Return the body of the answer."""
+        return self.body
+
+    def text(self) -> str:
+        """Return the body of the answer as text."""
+        return self.body.decode("utf-8", "replace")
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the header fields of the answer; their names are not case-sensitive."""
+        return self.fields
+
+
+class Transport:
+    """One connection, kept open between requests. `close` ends the request that is under way, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: http.client.HTTPConnection | None = None
+        self._closed = False
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+        data: bytes | None = None,
+    ) -> Result:
+        """Send one request, in at most `timeout` seconds for each step of it; never raises."""
+        parts = urlsplit(url)
+        with self._lock:
+            try:
+                connection = self._connect(parts.hostname or "", parts.port or http.client.HTTP_PORT, timeout)
+                connection.request(
+                    method, f"{parts.path or '/'}{parts.query and '?'}{parts.query}", data, headers or {}
+                )
+                answer = connection.getresponse()
+                body = answer.read()
+            except Exception as error:
+                self._drop()
+                return Result(error=error)
+            if answer.will_close:
+                self._drop()
+            return Result(answer.status, answer.reason, None, body, answer.headers)
+
+    def close(self) -> None:
+        """Close the connection, also under a request."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            self._drop()
+            self._lock.release()
+            return
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with suppress(OSError):  # the request then fails on its own thread, which drops the connection
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def is_connection_error(self, exception: Exception | None) -> bool:
+        """Return whether a request failed on its way, so that another attempt may succeed."""
+        return isinstance(exception, OSError | http.client.HTTPException) and not self._closed
+
+    def _connect(self, host: str, port: int, timeout: float | None) -> http.client.HTTPConnection:
+        if self._closed:
+            raise ConnectionAbortedError("the transport is closed")
+        connection = self._connection
+        if connection is None or connection.sock is None:
+            connection = self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        else:
+            connection.sock.settimeout(timeout)
+        return connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
