@@ -314,13 +314,14 @@ class _Waterfall:
     def __init__(self, spans: Sequence[Span], width: int, glyphs: Glyphs) -> None:
         self.glyphs = glyphs
         self.width = width
+        self.total = len(spans)
         ordered = sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
         self.root = next((span for span in ordered if span.name == n.SPAN_TURN), ordered[0])
         self.start_ns, self.end_ns = _axis(self.root, ordered)
         self.silence = next((s for s in ordered if s.name in (n.SPAN_RESPONSE, n.SPAN_UNANSWERED)), None)
         self.children = _children(ordered)
         self.rows: list[_Row] = []
-        self.hidden = 0
+        self.drawn = 0
         for span in self.children[None]:
             self._add(span, "", "", None)
         self.label_width = min(max(len(row.label) for row in self.rows), max(width * 2 // 5, 16))
@@ -331,13 +332,13 @@ class _Waterfall:
         yield self._ticks()
         for row in self.rows:
             yield self._line(row)
-        if self.hidden:
-            yield Text(f"{self.hidden} more spans", "dim")
+        if self.drawn < self.total:
+            yield Text(f"{self.total - self.drawn} more spans", "dim")
 
     def _add(self, span: Span, guide: str, below: str, inherited: str | None) -> None:
         if len(self.rows) >= MAX_ROWS:
-            self.hidden += 1 + len(self.children.get(span.span_id, ()))
             return
+        self.drawn += 1
         colour = colour_of(span.name) or inherited
         self.rows.append(self._span_row(span, guide, colour))
         children = sorted(self.children.get(span.span_id, ()), key=lambda child: (child.start_ns, child.end_ns))
