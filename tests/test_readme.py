@@ -34,8 +34,9 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/guide
 
 
 def blocks(document: str, language: str) -> list[str]:
-    """The fenced blocks of a document that are written in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+    """The fenced blocks of a document that are written in a language; those that name none have the language ""."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [text for found, text in fences if found == language]
 
 
 def snippets() -> list[Any]:
