@@ -88,7 +88,7 @@ class Caller:
         """Ask, and clear the throat while the agent answers."""
         speech = await self._ask(scenario)
         await asyncio.sleep(0.8)
-        await self.phone.say("ahem", _cough()).done.wait()
+        await self.phone.say("ahem", cough_sound()).done.wait()
         await self._hear_out(speech)
 
     async def ask_and_agree(self, scenario: Scenario) -> None:
@@ -158,7 +158,7 @@ class Caller:
         return self.phone.machine_ns(self.phone.began_ns + sample * 1_000_000_000 // pcm.RATE)
 
 
-def _cough() -> bytes:
+def cough_sound() -> bytes:
     """Return a short clearing of the throat."""
     sound = synthesized("ahem", Voice(CALLER.name, speed=400))
     return pcm.faded(sound[: 2 * round(_COUGH_S * pcm.RATE)], _COUGH_FADE_S)

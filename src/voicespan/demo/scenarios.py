@@ -129,7 +129,7 @@ def questions() -> set[str]:
 
 def for_question(text: str) -> Scenario:
     """Return the scenario that this question belongs to, `UNKNOWN` when it is none of ours."""
-    return next((scenario for scenario in SCENARIOS if scenario.question == text), UNKNOWN)
+    return next((scenario for scenario in SCENARIOS if text and scenario.question == text), UNKNOWN)
 
 
 def for_sentence(text: str) -> Scenario:
