@@ -216,7 +216,7 @@ async def test_the_callers_clock_is_understood(voice: VoiceRecorder) -> None:
         "t2": begin_ns + 1000,
         "t3": begin_ns + offset_ns + 2000,
     }
-    socket = FakeSocket(told(protocol.CLOCK, **times), told(protocol.START, at=remote_ns))
+    socket = FakeSocket(told(protocol.CLOCK, **times), told(protocol.START, at=begin_ns + offset_ns))
     with voice.session() as session:
         async with Line(cast("Any", socket), session) as line:
             assert line.spoken_at(0) is None, "nothing is known yet"
