@@ -484,7 +484,7 @@ EVENTS: tuple[Event, ...] = (
     Event(EVENT_SPEECH_START, "The user began to speak."),
     Event(EVENT_SPEECH_END, "The user really stopped speaking (the last time before the turn decision)."),
     Event(EVENT_FIRST_TRANSCRIPT, "The first partial transcript."),
-    Event(EVENT_RESPONSE_CREATED, "The first request to the model that answered."),
+    Event(EVENT_RESPONSE_CREATED, "The first request to a model."),
     Event(EVENT_VAD_SPEECH_END, "The detector decided that speech had ended (real end plus hangover)."),
     Event(EVENT_SPEECH_RESUMED, "The user spoke again before the turn decision."),
     Event(EVENT_USER_OVERLAP, 'The user made a sound that was no utterance while the agent spoke (cough, "mhm").'),

@@ -137,6 +137,23 @@ def test_an_onset_that_nobody_follows_up(at: Timeline) -> None:
     assert finished.response is None
 
 
+def test_cough_after_the_reply(at: Timeline) -> None:
+    """A cough after the reply was played out overlaps nothing, even while the turn is still open.
+
+    1810 audio for 0.5 s · 2310 played out · 3000 cough
+    """
+    session = at.session()
+    turn = at.user_says(session)
+    at.agent_says(turn)
+    at(3080)
+    cough = session.user_turn(at=at(3000))
+    at(3200)
+    cough.dismissed()
+    [finished] = at.finish()
+    assert at.events(finished.root, only="voice.user_overlap") == []
+    assert at.ms(finished.root.end_ns) == 2310
+
+
 def test_cough_while_the_agent_thinks(at: Timeline) -> None:
     """A dismissed onset before any audio does not supersede the turn that thinks."""
     session = at.session()
@@ -153,6 +170,7 @@ def test_cough_while_the_agent_thinks(at: Timeline) -> None:
     [finished] = at.finish()
     assert finished.outcome == "completed"
     assert at.ms(finished["voice.response"].end_ns) == 1810
+    assert at.events(finished.root, only="voice.user_overlap") == []
 
 
 def test_speech_before_any_audio_supersedes(at: Timeline) -> None:

@@ -45,6 +45,21 @@ def test_without_a_real_end_the_decision_counts(at: Timeline) -> None:
     assert at.events(finished.root, only="speech_end") == []
 
 
+def test_an_endpointer_may_take_its_time(at: Timeline) -> None:
+    """A decision seven seconds after the real end is still the decision on that speech."""
+    at(80)
+    turn = at.session().user_turn(at=at(0))
+    at(1200)
+    turn.speech_ended(at=at(1000))
+    at.finish(count=0, within_s=6)
+    turn.committed(at=at(8000))
+    turn.transcript(at=at(8050))
+    at.agent_says(turn, request=8060, token=8100, sentence=8150, audio=8200, sent=8210)
+    [finished] = at.finish()
+    assert (at.ms(finished["vad.endpoint"].start_ns), at.ms(finished["vad.endpoint"].end_ns)) == (1000, 8000)
+    assert at.shares(finished)["endpoint"] == 7000
+
+
 def test_a_known_hangover_is_taken_off(at: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """With VOICESPAN_VAD_HANGOVER_MS the silence counts from that long before the decision."""
     monkeypatch.setenv("VOICESPAN_VAD_HANGOVER_MS", "200")

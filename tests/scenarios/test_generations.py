@@ -71,6 +71,38 @@ def test_tool_and_second_request(at: Timeline) -> None:
     assert tool.attributes["voice.critical_path"] is True
 
 
+def test_two_tools_one_after_the_other(at: Timeline) -> None:
+    """Only the request that answered hands a sentence to synthesis, though nobody says which one that was.
+
+    1360 request 1400 · tool 1500 · request 1540 · tool 1640 · 1700 request · 1800 token · 1900 text
+    """
+    turn = at.user_says(at.session())
+    for start in (1360, 1500):
+        at(start)
+        with turn.llm(model="m-1") as llm:
+            llm.token(at=at(start + 40))
+        with turn.tool("get_weather"):
+            at(start + 140)
+        at(start + 140)
+    at(1700)
+    with turn.llm(model="m-1") as llm:
+        llm.token(at=at(1800))
+        at.voice_says(turn, text=1900, audio=2000, sent=2000)
+    [finished] = at.finish()
+    sentence = finished["llm.first_sentence"]
+    assert (at.ms(sentence.start_ns), at.ms(sentence.end_ns)) == (1700, 1900)
+    assert at.shares(finished) == {
+        "endpoint": 300,
+        "asr": 50,
+        "unattributed": 70,
+        "llm": 180,
+        "tool": 200,
+        "sentence": 100,
+        "tts": 100,
+    }
+    assert at.events(finished.root, only="response_created") == [("response_created", 1360)]
+
+
 def test_the_whole_first_request_is_waited_for(at: Timeline) -> None:
     """A request that only calls a tool is waited for to its end, not to its first token.
 
@@ -405,6 +437,7 @@ async def test_the_consumer_s_time_is_not_the_model_s(at: Timeline) -> None:
     turn.end()
     [finished] = at.voice.turns
     assert finished["llm"].attributes["voice.stage.consumer_wait_s"] == pytest.approx(0.3)
+    assert finished["llm"].attributes["voice.llm.token.rate"] == pytest.approx(1 / 0.1)
     assert (at.ms(finished["llm.ttft"].start_ns), at.ms(finished["llm.ttft"].end_ns)) == (1360, 1560)
 
 
@@ -436,10 +469,12 @@ async def test_a_closed_stream_is_cancelled(at: Timeline) -> None:
 
 
 def test_a_synchronous_stream(at: Timeline) -> None:
-    """A plain iterator is measured like an asynchronous one."""
+    """A plain iterator is measured like an asynchronous one, and an empty chunk is no token."""
     turn = at.user_says(at.session())
 
     def tokens() -> Iterator[str]:
+        at(1500)
+        yield ""
         at(1560)
         yield "It "
         at(1660)
@@ -447,7 +482,7 @@ def test_a_synchronous_stream(at: Timeline) -> None:
 
     at(1360)
     with turn.llm(model="m-1") as llm:
-        assert list(llm.stream(tokens())) == ["It ", "is."]
+        assert list(llm.stream(tokens())) == ["", "It ", "is."]
     at.voice_says(turn)
     [finished] = at.finish()
     assert (at.ms(finished["llm.ttft"].start_ns), at.ms(finished["llm.ttft"].end_ns)) == (1360, 1560)

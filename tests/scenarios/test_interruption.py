@@ -30,14 +30,16 @@ def _interval(at: Timeline, span: FinishedSpan) -> tuple[float, float]:
 def test_every_phase(at: Timeline) -> None:
     """The phases start at the detection, the total at the real onset; each ends when its part is done.
 
-    1810 audio for 3 s · 2500 onset · 2600 detected · 2620 silent · 2630 worker paused · 2640 cancel sent
+    1810 audio for 3 s · 2500 onset, told at 2580 · 2600 taken for an interruption · 2620 silent · 2630 worker paused ·
+    2640 cancel sent
     """
     session = at.session()
     turn = at.user_says(session)
     at.agent_says(turn, seconds=3)
-    at(2600)
+    at(2580)
     following = session.user_turn(at=at(2500))
     turn.interrupted(at=at(2600))
+    turn.interrupted(at=at(2610))
     turn.audio_cleared(at=at(2620))
     turn.barge_in("playback_stop", at=at(2620))
     turn.barge_in("worker_pause", at=at(2630))
@@ -61,6 +63,8 @@ def test_every_phase(at: Timeline) -> None:
     assert total.attributes["voice.measurement.point"] == "server"
     assert _interval(at, old["playback"]) == (1810, 2620)
     assert old["playback"].attributes["voice.playback.interrupted"] is True
+    assert old["playback"].attributes["voice.playback.sent_s"] == pytest.approx(3)
+    assert old["playback"].attributes["voice.playback.heard_s"] == pytest.approx(0.81)
     assert _interval(at, old["voice.response"]) == (1000, 1810)
     assert at.ms(old.root.end_ns) == 2640
     assert new.outcome == "completed"
@@ -146,6 +150,85 @@ def test_false_interruption(at: Timeline) -> None:
     assert finished.get("barge_in") is None
     assert _interval(at, finished["playback"]) == (1810, 5470)
     assert "voice.playback.interrupted" not in finished["playback"].attributes
+    assert finished["playback"].attributes["voice.playback.heard_s"] == pytest.approx(3)
+
+
+def test_false_interruption_without_a_client(at: Timeline) -> None:
+    """Without a client's report, what was left when the audio was paused plays from where it goes on.
+
+    1810 audio for 3 s · 2600 paused, 2210 ms left · 3200 goes on · 5410 played out
+    """
+    session = at.session()
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    at(2580)
+    sound = session.user_turn(at=at(2500))
+    turn.audio_paused(at=at(2600))
+    turn.audio_resumed(at=at(3200))
+    sound.dismissed()
+    [finished] = at.finish()
+    assert finished.outcome == "completed"
+    assert _interval(at, finished["playback"]) == (1810, 5410)
+    assert _interval(at, finished["playback.gap"]) == (2600, 3200)
+    assert finished["playback"].attributes["voice.playback.estimated"] is True
+
+
+def test_a_short_pause_is_no_gap(at: Timeline) -> None:
+    """A pause of 90 ms is a false interruption, but nobody hears a gap."""
+    session = at.session()
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    at(2580)
+    sound = session.user_turn(at=at(2500))
+    turn.audio_paused(at=at(2600))
+    turn.audio_resumed(at=at(2690))
+    sound.dismissed()
+    [finished] = at.finish()
+    assert len(at.events(finished.root, only="voice.false_interruption")) == 1
+    assert finished.get("playback.gap") is None
+    assert at.ms(finished["playback"].end_ns) == 4900
+
+
+def test_a_cleared_reply_is_sent_again(at: Timeline) -> None:
+    """A server that has dropped the rest sends it anew when it goes on.
+
+    1810 audio for 3 s · 2600 cleared · 3200 goes on, 2.2 s sent again · 5400 played out
+    """
+    session = at.session()
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    at(2580)
+    sound = session.user_turn(at=at(2500))
+    turn.audio_cleared(at=at(2600))
+    turn.audio_resumed(at=at(3200))
+    turn.audio_sent(2.2, at=at(3200))
+    sound.dismissed()
+    [finished] = at.finish()
+    assert finished.outcome == "completed"
+    assert _interval(at, finished["playback"]) == (1810, 5400)
+    assert _interval(at, finished["playback.gap"]) == (2600, 3200)
+
+
+def test_the_client_stops_before_the_server_knows_why(at: Timeline) -> None:
+    """A browser stops the audio itself; that it was the user's speech is told afterwards.
+
+    1870 heard, 3 s · 2500 onset · 2600 the client is silent · 2700 the detector tells of the onset
+    """
+    session = at.session(measurement_point="client")
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    turn.audio_heard(at=at(1870))
+    turn.audio_stopped(at=at(2600))
+    at(2700)
+    following = session.user_turn(at=at(2500))
+    at(3700)
+    following.speech_ended(at=at(3500))
+    following.committed(at=at(3800))
+    session.end()
+    old = at.voice.turns[0]
+    assert old.outcome == "interrupted"
+    assert phases(at, old)["total"] == (2500, 2600)
+    assert _interval(at, old["playback"]) == (1810, 2600)
 
 
 def test_a_sound_that_stops_the_reply_for_good(at: Timeline) -> None:

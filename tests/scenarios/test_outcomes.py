@@ -67,6 +67,36 @@ def test_hang_up_before_any_decision(at: Timeline) -> None:
     assert finished.get("vad.endpoint") is None
 
 
+def test_hang_up_in_the_middle_of_a_sentence(at: Timeline) -> None:
+    """Who hangs up while still speaking has not waited for anything."""
+    session = at.session()
+    at(80)
+    session.user_turn(at=at(0))
+    session.hung_up(at=at(600))
+    [finished] = at.finish()
+    assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "user_left")
+    assert finished.response is None
+
+
+def test_hang_up_after_a_filler(at: Timeline) -> None:
+    """Who heard "one moment" and hung up before the answer got no reply, although the silence was broken."""
+    session = at.session()
+    turn = at.user_says(session)
+    at(1360)
+    with turn.llm(model="m-1"):
+        at(1400)
+        with turn.tts(voice="sam", filler=True) as filler:
+            filler.text("One moment.", at=at(1400))
+            filler.audio(seconds=0.4, at=at(1450))
+            turn.audio_sent(0.4, at=at(1460))
+        session.hung_up(at=at(9000))
+    [finished] = at.finish()
+    assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "user_left")
+    assert at.ms(finished["voice.response"].end_ns) == 1460
+    assert finished.get("voice.answer") is None
+    assert finished.get("voice.unanswered") is None
+
+
 def test_hang_up_while_the_agent_speaks(at: Timeline) -> None:
     """The reply was heard: a response, no barge-in, and playback ends with the call."""
     session = at.session()
@@ -124,15 +154,29 @@ def test_an_error_that_prevents_the_reply(at: Timeline) -> None:
     """,
     )
     llm = finished["llm"]
-    assert llm.error is not None
+    assert llm.error == "refused"
     assert llm.attributes["error.type"] == "ConnectionError"
     [exception] = llm.events
     assert exception.name == "exception"
     assert exception.attributes["exception.type"] == "ConnectionError"
+    assert exception.attributes["exception.message"] == "refused"
     assert finished.outcome == "error"
-    assert finished.root.error is not None
+    assert finished.root.error == "refused"
     assert finished.root.attributes["error.type"] == "ConnectionError"
     assert at.shares(finished) == {"endpoint": 300, "asr": 50, "unattributed": 10, "llm": 140}
+
+
+def test_an_error_after_which_nothing_comes(at: Timeline) -> None:
+    """Nobody has to end a turn whose request failed: the error ends the silence, whenever the turn is closed."""
+    turn = at.user_says(at.session())
+    at(1360)
+    with passes_on(ConnectionError), turn.llm(model="m-1"):
+        at(1500)
+        raise ConnectionError("refused")
+    [finished] = at.finish(within_s=59)
+    assert finished.outcome == "error"
+    assert at.ms(finished["voice.unanswered"].end_ns) == 1500
+    assert at.ms(finished.root.end_ns) == 1500
 
 
 def test_an_error_that_cuts_the_reply(at: Timeline) -> None:
@@ -162,6 +206,7 @@ def test_a_failure_without_a_stage(at: Timeline) -> None:
     turn = at.user_says(at.session())
     at(1500)
     turn.failed("worker_unavailable")
+    turn.failed("other")
     turn.end(at=at(1500))
     [finished] = at.finish()
     assert finished.outcome == "error"
@@ -283,6 +328,7 @@ def test_an_end_without_a_reply_is_no_decision(at: Timeline) -> None:
     """A pipeline that only ends the turn has not decided to be silent: no reason, so that the SLO counts it."""
     turn = at.user_says(at.session())
     at.model_says(turn)
+    at(2500)
     turn.end(at=at(2000))
     [finished] = at.voice.turns
     assert finished.outcome == "no_reply"

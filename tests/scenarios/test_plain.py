@@ -138,7 +138,7 @@ def test_root_says_what_the_turn_was(at: Timeline) -> None:
     assert root.kind == "internal"
     assert ("speech_start", 0) in at.events(root)
     assert ("speech_end", 1000) in at.events(root)
-    assert "response_created" in {name for name, _ in at.events(root)}
+    assert ("response_created", 1360) in at.events(root)
     assert at.events(finished["vad"]) == [("vad.speech_end", 1200)]
 
 
@@ -247,7 +247,7 @@ def test_recognizer_stage(at: Timeline) -> None:
         turn.speech_ended(at=at(1000))
         turn.committed(at=at(1300))
         asr.final(at=at(1350))
-        at(1400)
+        asr.final(at=at(1400))
     at.agent_says(turn, request=1410)
     [finished] = at.finish()
     assert (at.ms(finished["asr"].start_ns), at.ms(finished["asr"].end_ns)) == (120, 1350)
@@ -302,6 +302,29 @@ def test_a_stage_ends_with_its_work_not_with_its_block(at: Timeline) -> None:
     )
 
 
+def test_first_and_last_frame(at: Timeline) -> None:
+    """The first frame ends tts.first_audio and begins the way to the user; the last ends tts.
+
+    1660 text · 1800, 1805 frames · 1810 sent · 1900 last frame
+    """
+    turn = at.user_says(at.session())
+    at.model_says(turn)
+    with turn.tts(voice="sam") as tts:
+        tts.text("It is sunny.", at=at(1660))
+        tts.audio(seconds=0.1, at=at(1800))
+        tts.audio(seconds=0.1, at=at(1805))
+        turn.audio_sent(0.2, at=at(1810))
+        tts.audio(seconds=0.1, at=at(1900))
+        turn.audio_sent(0.1, at=at(1910))
+    [finished] = at.finish()
+    assert (at.ms(finished["tts"].start_ns), at.ms(finished["tts"].end_ns)) == (1660, 1900)
+    assert at.ms(finished["tts.first_audio"].end_ns) == 1800
+    shares = at.shares(finished)
+    assert (shares["tts"], shares["send"]) == (140, 10)
+    assert finished["tts"].attributes["voice.audio.frame.count"] == 3
+    assert finished["tts"].attributes["voice.tts.real_time_factor"] == pytest.approx(0.24 / 0.3)
+
+
 def test_first_sentence_is_known_from_the_synthesizer(at: Timeline) -> None:
     """Without llm.sentence(), the first text that synthesis gets ends llm.first_sentence.
 
@@ -342,6 +365,7 @@ def test_text_and_audio_are_counted_on_tts(at: Timeline) -> None:
     assert attributes["voice.text.character_count.range"] == "1-50"
     assert attributes["voice.audio.frame.count"] == 1
     assert attributes["voice.audio.duration_s"] == pytest.approx(0.5)
+    assert attributes["voice.tts.real_time_factor"] == pytest.approx(0.14 / 0.5)
     assert not any("sunny" in str(value) for span in finished.spans for value in span.attributes.values())
 
 
@@ -351,11 +375,15 @@ def test_tokens_are_counted_on_llm(at: Timeline) -> None:
     at(1360)
     with turn.llm(model="m-1") as llm:
         llm.token(at=at(1560))
+        llm.token(2, at=at(1700))
+        llm.token(at=at(1760))
         llm.usage(input_tokens=40, output_tokens=7)
-    at.voice_says(turn)
+    at.voice_says(turn, text=1770, audio=1800)
     [finished] = at.finish()
     attributes = finished["llm"].attributes
     assert (attributes["gen_ai.usage.input_tokens"], attributes["gen_ai.usage.output_tokens"]) == (40, 7)
+    assert attributes["voice.llm.token.count"] == 4
+    assert attributes["voice.llm.token.rate"] == pytest.approx(3 / 0.2)
 
 
 def test_turns_of_a_session_are_numbered_and_linked(at: Timeline) -> None:

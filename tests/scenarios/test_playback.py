@@ -210,6 +210,20 @@ def test_only_the_first_agent_turn_is_the_first_audio(at: Timeline) -> None:
     assert "voice.session.first_audio" not in second.root.attributes
 
 
+def test_an_agent_that_speaks_second_has_no_first_audio(at: Timeline) -> None:
+    """When the session's first audio was a reply, a later prompt is not it."""
+    session = at.session()
+    session.media_up(at=at(0))
+    turn = at.user_says(session)
+    at.agent_says(turn)
+    at.finish(within_s=5)
+    at(20_000)
+    prompt = session.agent_turn(trigger="no_input")
+    at.voice_says(prompt, text=20_010, audio=20_200, sent=20_210)
+    _, second = at.finish(count=2)
+    assert "voice.session.first_audio" not in second.root.attributes
+
+
 def test_user_turns_have_no_first_audio(at: Timeline) -> None:
     """The first audio of a session is the agent's own; a reply is measured by the silence before it."""
     session = at.session()
