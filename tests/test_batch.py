@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from voicespan import diagnostics, settings
-from voicespan.batch import DROPPED, FAILED, LATE, SENT, Batcher, Limits
+from voicespan.batch import DROPPED, FAILED, LATE, RETRY_S, SENT, Batcher, Limits, Refusal
 from voicespan.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,23 +19,23 @@ LATER = Limits(queue=100, batch=4, delay_s=3600)
 
 
 class FakeSender:
-    """Keeps the batches; `reason` is why it fails, `gate` holds it up."""
+    """Keeps the batches; `refusal` is why it fails, `gate` holds it up."""
 
     target = "nowhere"
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.reason: str | Exception | None = None
+        self.refusal: Refusal | Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.hurried = self.closed = False
 
-    def send(self, batch: Sequence[int]) -> str | None:
+    def send(self, batch: Sequence[int]) -> Refusal | None:
         self.gate.wait(20)
         self.batches.append(list(batch))
-        if isinstance(self.reason, Exception):
-            raise self.reason
-        return self.reason
+        if isinstance(self.refusal, Exception):
+            raise self.refusal
+        return self.refusal
 
     def hurry(self) -> None:
         self.hurried = True
@@ -124,25 +124,55 @@ def test_the_caller_never_waits(sender: FakeSender) -> None:
     batcher.wait(20)
 
 
-@pytest.mark.parametrize("reason", ["connection refused", ValueError("no")])
+@pytest.mark.parametrize(("refusal", "words"), [(Refusal("401"), "401"), (ValueError("no"), "ValueError('no')")])
 def test_a_failure_is_counted_and_said(
-    sender: FakeSender, reason: str | Exception, capsys: pytest.CaptureFixture[str]
+    sender: FakeSender, refusal: Refusal | Exception, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A batch that is refused, or makes the sender raise, is counted and said; the next one is tried again."""
-    sender.reason = reason
+    """A batch that is refused for good, or makes the sender raise, is counted and said; the next one is tried."""
+    sender.refusal = refusal
     batcher = Batcher(sender, SOON, "span")
     put(batcher, range(2))
     assert until(lambda: batcher.counts.get(FAILED) == 2)
-    words = reason if isinstance(reason, str) else "ValueError('no')"
     assert until(lambda: bool(diagnostics._said))
-    sender.reason = None
+    sender.refusal = None
     put(batcher, range(2, 3))
     assert until(lambda: batcher.counts.get(SENT) == 1)
     assert batcher.flush(20)
     assert capsys.readouterr().err == (
         f"voicespan: 2 spans could not be sent to nowhere ({words})\n"
-        "voicespan: nowhere takes spans again; 2 could not be sent\n"
+        "voicespan: nowhere takes spans again; lost meanwhile: 2\n"
     )
+
+
+def test_what_is_refused_for_the_time_being_is_kept(sender: FakeSender, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the target is away nothing is lost that the queue can hold, and the order stays."""
+    sender.refusal = Refusal("connection refused", passing=True)
+    batcher = Batcher(sender, SOON, "span")
+    put(batcher, range(10))
+    assert until(lambda: batcher.reason != "")
+    sender.refusal = None
+    sender.batches.clear()
+    put(batcher, range(10, 12))
+    assert until(lambda: batcher.flush(20))
+    assert sender.items == list(range(12))
+    assert batcher.counts.snapshot() == {SENT: 12}
+    assert capsys.readouterr().err == (
+        "voicespan: nowhere takes no spans (connection refused): up to 100 are kept until it does\n"
+        "voicespan: nowhere takes spans again; lost meanwhile: 0\n"
+    )
+
+
+def test_a_target_that_refuses_is_not_hammered(sender: FakeSender) -> None:
+    """However many items come, a target that refuses is left alone for a while between attempts."""
+    sender.refusal = Refusal("connection refused", passing=True)
+    batcher = Batcher(sender, Limits(queue=50, batch=4, delay_s=0.001), "span")
+    began = time.monotonic()
+    for _ in range(20):
+        put(batcher, range(40))
+        time.sleep(0.005)
+    assert len(sender.batches) <= 2 + (time.monotonic() - began) / RETRY_S
+    batcher.close()
+    batcher.wait(20)
 
 
 def test_flush_sends_everything(sender: FakeSender) -> None:
@@ -165,7 +195,7 @@ def test_flush_keeps_its_time_out(sender: FakeSender) -> None:
 
 def test_flush_tells_of_a_failure(sender: FakeSender) -> None:
     """A flush returns False when what was queued could not be sent."""
-    sender.reason = "connection refused"
+    sender.refusal = Refusal("connection refused", passing=True)
     batcher = Batcher(sender, LATER, "span")
     put(batcher, range(1))
     assert batcher.flush(20) is False
@@ -196,9 +226,10 @@ def test_close_gives_up_when_its_time_is_over(sender: FakeSender) -> None:
     sender.gate.set()
 
 
-def test_close_tries_a_failing_target_once(sender: FakeSender) -> None:
+@pytest.mark.parametrize("passing", [True, False])
+def test_close_tries_a_failing_target_once(sender: FakeSender, passing: bool) -> None:
     """At the end a failing target is not tried again for every batch, and all that is left counts as unsent."""
-    sender.reason = "connection refused"
+    sender.refusal = Refusal("connection refused", passing)
     batcher = Batcher(sender, LATER, "span")
     put(batcher, range(3))
     batcher.close()

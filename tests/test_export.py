@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from voicespan import diagnostics, settings
-from voicespan.batch import DROPPED, FAILED, SENT, Limits
-from voicespan.export import BatchProcessor, MetricSender, Why, count_processed, plain_reason
+from voicespan import diagnostics, export, settings
+from voicespan.batch import DROPPED, FAILED, SENT, Limits, Refusal
+from voicespan.export import BatchProcessor, MetricSender, Why, count_processed, is_passing, plain_reason
 from voicespan.settings import Settings
 
 if TYPE_CHECKING:
@@ -167,6 +167,10 @@ def test_lost_metrics_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("Failed to export spans batch code: 401, reason: Unauthorized", "401 Unauthorized"),
         ("Transient error Service Unavailable encountered while exporting spans batch", "Service Unavailable"),
         ("Failed to export: Read timed out. (read timeout=10)", "no answer in time"),
+        (
+            "Failed to export traces to c:1, error code: StatusCode.UNAUTHENTICATED, error details: no token",
+            "UNAUTHENTICATED no token",
+        ),
         ("[Errno -2] Name or service not known", "unknown host name"),
         ("certificate verify failed: self-signed", "its certificate is not trusted"),
         ("x" * 500, "x" * 200 + "..."),
@@ -175,6 +179,38 @@ def test_lost_metrics_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_reasons_in_plain_words(message: str, words: str) -> None:
     """An exporter's log line becomes the few words that a person needs."""
     assert plain_reason(message) == words
+
+
+@pytest.mark.parametrize(
+    ("message", "passing"),
+    [
+        ("Failed to export spans batch code: None, reason: [Errno 111] Connection refused", True),
+        ("Failed to export spans batch code: 503, reason: Service Unavailable", True),
+        ("Failed to export spans batch code: 429, reason: Too Many Requests", True),
+        ("Failed to export spans batch code: 400, reason: Bad Request", False),
+        ("Failed to export spans batch code: 500, reason: Internal Server Error", False),
+        ("Failed to export traces to c:1, error code: StatusCode.UNAVAILABLE, error details: x", True),
+        ("Failed to export traces to c:1, error code: StatusCode.PERMISSION_DENIED, error details: x", False),
+        ("Failed to encode span batch: boom", False),
+    ],
+)
+def test_what_may_be_sent_later(message: str, passing: bool) -> None:
+    """By the rules of OTLP some failures pass, and others will meet the same batch again."""
+    assert is_passing(message) is passing
+
+
+def test_exporters_do_not_hear_each_other(why: Why) -> None:
+    """A line that another exporter logs on its own thread is not taken for ours."""
+    other = Why(why._exporter)
+
+    def fail() -> None:
+        other.begin()
+        logging.getLogger("opentelemetry.exporter.test").error("Read timed out")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert (why.reason, other.reason) == ("", "no answer in time")
 
 
 class LoggingExporter:
@@ -191,8 +227,10 @@ LoggingExporter.__module__ = "opentelemetry.exporter.test"
 def why() -> Iterator[Why]:
     """The reasons of an exporter that logs."""
     made = Why(LoggingExporter())
+    made.begin()
     yield made
-    logging.getLogger("opentelemetry.exporter.test").removeFilter(made)
+    export._listeners.pop("opentelemetry.exporter.test")
+    logging.getLogger("opentelemetry.exporter.test").filters.clear()
 
 
 def test_the_reason_comes_from_the_log(why: Why, caplog: pytest.LogCaptureFixture) -> None:
@@ -200,11 +238,14 @@ def test_the_reason_comes_from_the_log(why: Why, caplog: pytest.LogCaptureFixtur
     logger = logging.getLogger("opentelemetry.exporter.test")
     logger.warning("Transient error %s encountered while exporting", "Bad Gateway")
     logger.error("Failed to export spans batch due to timeout, max retries or shutdown.")
-    assert why.of(SpanExportResult.FAILURE) == "Bad Gateway"
+    assert why.of(SpanExportResult.FAILURE) == Refusal("Bad Gateway", passing=True)
     assert why.of(SpanExportResult.SUCCESS) is None
-    why.clear()
+    why.begin()
     logger.error("Failed to export spans batch due to timeout, max retries or shutdown.")
-    assert why.of(SpanExportResult.FAILURE) == "Bad Gateway"
+    assert why.of(SpanExportResult.FAILURE) == Refusal("Bad Gateway", passing=True)
+    why.begin()
+    logger.error("Failed to export spans batch code: %s, reason: %s", 401, "Unauthorized")
+    assert why.of(SpanExportResult.FAILURE) == Refusal("401 Unauthorized")
     assert caplog.records == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -24,6 +25,9 @@ DROPPED = "dropped"
 FAILED = "failed"
 LATE = "after_shutdown"
 SENT = "sent"
+
+RETRY_S = 1.0
+"""How long a target that refuses is left alone, after the attempts that the exporter makes by itself."""
 
 NO_ANSWER = "no answer in time"
 _NO_THREAD = "no thread could be started"
@@ -57,12 +61,20 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     return default
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a batch was not sent, and whether the same batch may be taken later."""
+
+    reason: str
+    passing: bool = False
+
+
 class Sender(Protocol[Item_contra]):
     """Sends one batch at a time, always from the same thread."""
 
     target: str
 
-    def send(self, batch: Sequence[Item_contra]) -> str | None:
+    def send(self, batch: Sequence[Item_contra]) -> Refusal | None:
         """Send the batch; return None, or why it was not sent. May raise."""
 
     def hurry(self) -> None:
@@ -73,7 +85,10 @@ class Sender(Protocol[Item_contra]):
 
 
 class Batcher(Generic[Item]):
-    """Takes items from any thread and hands them to a sender. Full queue: the oldest are dropped and counted.
+    """Takes items from any thread and hands them to a sender.
+
+    What the sender refuses for the time being is kept and sent later. In a full queue the oldest are dropped. What is
+    dropped or refused for good is counted and said.
 
     Nothing that is called from outside blocks (but `flush` and `wait`, for the time they are given) or raises.
     The child of a fork begins empty; its thread is started with the first item.
@@ -100,7 +115,8 @@ class Batcher(Generic[Item]):
         self._asleep = self._full = self._closing = self._gave_up = False
         self._in_flight = 0
         self._reported = {DROPPED: 0, FAILED: 0}
-        self._lost_since_success = 0
+        self._refused = False
+        self._lost_before = 0
         self._failed_before_close = 0
 
     def _begin_in_child(self) -> None:
@@ -182,36 +198,48 @@ class Batcher(Generic[Item]):
 
     def _work(self) -> None:
         _suppress_instrumentation()
-        while not self._closing:
+        ended = False
+        while not ended:
             try:
-                self._turn()
+                ended = self._turn()
             except Exception as error:  # the thread must outlive whatever happens to one batch
                 say(f"export.{self.what}.worker", f"exporting {self.what}s went wrong: {error!r}")
-        self._drain(everything=True)
+                ended = self._closing
         self._finished.open()
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Wait for items, then send them; return whether these were the last."""
         self._asleep = True
         if not (self._queue or self._closing or self._flushes):
             self._wake.get()
         self._asleep = False
         self._fill()
+        closing = self._closing
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
-        sent = self._drain(everything=self._closing or bool(flushes))
+        sent = self._drain(everything=closing or bool(flushes))
         for flush in flushes:
             flush.sent = sent
             flush.done.open()
-        if not self._closing:
-            self._report()
+        if closing:
+            return True
+        self._report()
+        if not sent:
+            self._pause()
+        return False
+
+    def _pause(self) -> None:
+        """Give a target that refuses some time, unless a flush or the end comes first."""
+        until_s = time.monotonic() + RETRY_S
+        while not (self._closing or self._flushes) and (left_s := until_s - time.monotonic()) > 0:
+            with suppress(Empty):
+                self._wake.get(timeout=left_s)
 
     def _fill(self) -> None:
         self._full = False
         if len(self._queue) >= self._limits.batch or self._closing or self._flushes:
             return
-        try:
+        with suppress(Empty):
             self._wake.get(timeout=self._limits.delay_s)
-        except Empty:
-            return
 
     def _drain(self, *, everything: bool) -> bool:
         """Send one batch and further full ones, or `everything` that is queued now; return whether all were sent."""
@@ -220,11 +248,11 @@ class Batcher(Generic[Item]):
         while self._queue and (left > 0 or len(self._queue) >= self._limits.batch):
             batch = self._take()
             left -= len(batch)
-            sent = self._send(batch)
-            all_sent = all_sent and sent
+            refusal = self._send(batch)
+            all_sent = all_sent and refusal is None
+            if refusal is not None and (self._closing or refusal.passing):
+                return False  # the next batch would be told the same
             if self._closing:
-                if not sent:
-                    break  # there is no time to be told the same for every batch
                 left = len(self._queue)
         return all_sent
 
@@ -235,22 +263,39 @@ class Batcher(Generic[Item]):
                 batch.append(self._queue.popleft())
         return batch
 
-    def _send(self, batch: list[Item]) -> bool:
+    def _send(self, batch: list[Item]) -> Refusal | None:
         self._in_flight = len(batch)
         try:
-            reason = self._sender.send(batch)
+            refusal = self._sender.send(batch)
         except Exception as error:
-            reason = repr(error)
-        self._in_flight = 0
-        if reason is None:
+            refusal = Refusal(repr(error))
+        if refusal is None:
             self._count(SENT, len(batch))
-            self._recovered()
+            self._taken()
         else:
-            if not self._gave_up:  # else the reason is that the request was aborted
-                self.reason = reason
-            self._lost_since_success += len(batch)
+            self._not_taken(batch, refusal)
+        self._in_flight = 0
+        return refusal
+
+    def _taken(self) -> None:
+        if self._refused:
+            lost = self.counts.get(DROPPED) + self.counts.get(FAILED) - self._lost_before
+            self._refused, self.reason = False, ""
+            say(f"export.{self.what}.taken", f"{self.target} takes {self.what}s again; lost meanwhile: {lost}")
+
+    def _not_taken(self, batch: list[Item], refusal: Refusal) -> None:
+        if not self._gave_up:  # else the reason is only that the request was aborted
+            self.reason = refusal.reason
+        if not self._refused:
+            self._refused, self._lost_before = True, self.counts.get(DROPPED) + self.counts.get(FAILED)
+        if not refusal.passing:
             self._count(FAILED, len(batch))
-        return reason is None
+            return
+        self._queue.extendleft(reversed(batch))
+        self._drop_oldest()
+        if not self._closing:
+            kept = f"up to {self._limits.queue} are kept until it does"
+            say(f"export.{self.what}.refused", f"{self.target} takes no {self.what}s ({refusal.reason}): {kept}")
 
     def _drop_oldest(self) -> None:
         while len(self._queue) > self._limits.queue:
@@ -264,11 +309,6 @@ class Batcher(Generic[Item]):
         self.counts.add(name, count)
         if name != SENT:
             counters.add(f"{self.what}.{name}", count)
-
-    def _recovered(self) -> None:
-        if self._lost_since_success:
-            lost, self._lost_since_success, self.reason = self._lost_since_success, 0, ""
-            say(f"export.{self.what}.recovered", f"{self.target} takes {self.what}s again; {lost} could not be sent")
 
     def _report(self) -> None:
         """Say what was lost since it was last said; on this thread, because writing may block."""

@@ -205,15 +205,21 @@ def _probe(signal: Signal, maker: Maker) -> str | None:
     exporter = maker()
     why = Why(exporter)
     try:
-        if signal == "traces":
-            return why.of(exporter.export([]))
-        from opentelemetry.sdk.metrics.export import MetricsData
-
-        return why.of(exporter.export(MetricsData([])))
+        why.begin()
+        refusal = why.of(exporter.export(_nothing(signal)))
     except Exception as error:
         return repr(error)
     finally:
         exporter.shutdown()
+    return refusal.reason if refusal else None
+
+
+def _nothing(signal: Signal) -> object:
+    if signal == "traces":
+        return []
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+    return MetricsData([])
 
 
 def _remedy(reason: str, endpoint: Endpoint) -> str:

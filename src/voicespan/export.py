@@ -6,13 +6,14 @@ import logging
 import os
 import re
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace import SpanProcessor
 
 from voicespan import settings
-from voicespan.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits
+from voicespan.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal
 from voicespan.diagnostics import counters, say
 from voicespan.shutdown import close, leaving
 from voicespan.version import __version__
@@ -29,7 +30,23 @@ Item_contra = TypeVar("Item_contra", contravariant=True)
 
 REFUSED = "connection refused"
 UNKNOWN_HOST = "unknown host name"
+CLOSED = "connection closed by the peer"
 _HOPELESS = frozenset({REFUSED, UNKNOWN_HOST})
+_PASSING = _HOPELESS | {CLOSED, NO_ANSWER}
+_PASSING_CODES = frozenset(
+    {
+        *("408", "429", "502", "503", "504"),
+        *(
+            "CANCELLED",
+            "DEADLINE_EXCEEDED",
+            "RESOURCE_EXHAUSTED",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+        ),
+    }
+)
 
 _PLAIN = (
     (re.compile(r"Connection refused|ECONNREFUSED", re.IGNORECASE), REFUSED),
@@ -45,8 +62,12 @@ _PLAIN = (
     ),
 )
 _REASON = re.compile(
-    r"code: (?P<code>\S+), reason: (?P<reason>.*)|Transient error (?P<transient>.*?) encountered", re.DOTALL
+    r"code: (?P<code>\S+), reason: (?P<reason>.*)"
+    r"|error code: StatusCode\.(?P<grpc>\w+), error details: (?P<details>.*)"
+    r"|Transient error (?P<transient>.*?) encountered",
+    re.DOTALL,
 )
+_CODE = re.compile(r"code: (?:StatusCode\.)?(?P<code>\w+)")
 _GAVE_UP = re.compile("due to timeout, max retries or shutdown|Shutdown in progress|already shutdown")
 _MAX_REASON = 200
 
@@ -74,14 +95,14 @@ class ExporterSender(Generic[Item_contra]):
         self._closed = False
         self._why = Why(exporter)
 
-    def send(self, batch: Sequence[Item_contra]) -> str | None:
+    def send(self, batch: Sequence[Item_contra]) -> Refusal | None:
         """Send the batch; return None, or why it was not sent."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             if self._remake is not None:
                 self._exporter = self._remake()
                 self._why = Why(self._exporter)
-        self._why.clear()
+        self._why.begin()
         return self._why.of(self._exporter.export(batch))
 
     def hurry(self) -> None:
@@ -92,34 +113,36 @@ class ExporterSender(Generic[Item_contra]):
         """Shut the exporter down, which ends its waiting between attempts."""
         if not self._closed:
             self._closed = True
-            self._why.clear()
             self._exporter.shutdown()
 
 
-class Why(logging.Filter):
+class Why:
     """Learns from an exporter's log why it failed, and keeps that log to itself: we say it once, with the counts.
 
     With VOICESPAN_LOG_LEVEL=debug the exporter's own lines are written as well.
     """
 
     def __init__(self, exporter: object) -> None:
-        super().__init__()
         self.reason = self._before = ""
+        self._passing = False
         self._exporter = exporter
         self._hurried = False
+        self.thread = 0
         for kind in type(exporter).__mro__:
             if kind.__module__.startswith("opentelemetry.exporter."):
-                logging.getLogger(kind.__module__).addFilter(self)
+                _listen(kind.__module__, self)
 
-    def clear(self) -> None:
-        """Begin another attempt."""
+    def begin(self) -> None:
+        """Begin an attempt: what the exporter logs on this thread is about it."""
+        self.thread = threading.get_ident()
         self._before = self.reason or self._before
-        self.reason = ""
+        self.reason, self._passing = "", False
 
-    def of(self, result: object) -> str | None:
+    def of(self, result: object) -> Refusal | None:
         """Return why an export with this result failed, None when it did not."""
-        failed = getattr(result, "name", "SUCCESS") == "FAILURE"
-        return (self.reason or "the exporter does not say why") if failed else None
+        if getattr(result, "name", "SUCCESS") != "FAILURE":
+            return None
+        return Refusal(self.reason or "the exporter does not say why", self._passing)
 
     def hurry(self) -> None:
         """From now on a hopeless attempt is not repeated."""
@@ -127,17 +150,48 @@ class Why(logging.Filter):
         if self.reason in _HOPELESS:
             stop_retrying(self._exporter)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take the reason from the record; return whether it is to be written."""
-        message = record.getMessage()
-        found = _REASON.search(message)
-        if found or not _GAVE_UP.search(message):
-            self.reason = plain_reason(message)
+    def take(self, message: str) -> None:
+        """Take the reason out of a line of the exporter's log."""
+        if not _GAVE_UP.search(message):
+            self.reason, self._passing = plain_reason(message), is_passing(message)
         elif not self.reason:  # it only says that it gave up: then for what stopped it the last time
-            self.reason = self._before or NO_ANSWER
+            self.reason, self._passing = self._before or NO_ANSWER, True
         if self._hurried and self.reason in _HOPELESS:
             stop_retrying(self._exporter)
+
+
+class _Listener(logging.Filter):
+    """Hands the lines of one exporter module to those who wait for them, by the thread that exports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whys: weakref.WeakSet[Why] = weakref.WeakSet()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Hand the line on; return whether it is to be written as well."""
+        for why in list(self.whys):
+            if why.thread == record.thread:
+                why.take(record.getMessage())
         return settings.current().log_level == "debug"
+
+
+_listeners: dict[str, _Listener] = {}
+
+
+def _listen(module: str, why: Why) -> None:
+    listener = _listeners.get(module)
+    if listener is None:
+        listener = _listeners[module] = _Listener()
+        logging.getLogger(module).addFilter(listener)
+    listener.whys.add(why)
+
+
+def is_passing(message: str) -> bool:
+    """Return whether the failure that a line tells of may be over at the next attempt, by the rules of OTLP."""
+    if "Transient error" in message or plain_reason(message) in _PASSING:
+        return True
+    found = _CODE.search(message)
+    return found is not None and found["code"] in _PASSING_CODES
 
 
 def plain_reason(message: str) -> str:
@@ -145,15 +199,19 @@ def plain_reason(message: str) -> str:
     for pattern, words in _PLAIN:
         if pattern.search(message):
             return words
-    found = _REASON.search(message)
-    if found is None:
-        text = message
-    elif found["transient"]:
-        text = found["transient"]
-    else:
-        text = found["reason"] if found["code"] == "None" else f"{found['code']} {found['reason']}"
+    text = _words(_REASON.search(message)) or message
     text = " ".join(text.split())
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
+
+
+def _words(found: re.Match[str] | None) -> str | None:
+    if found is None:
+        return None
+    if found["transient"]:
+        return found["transient"]
+    if found["grpc"]:
+        return f"{found['grpc']} {found['details']}"
+    return found["reason"] if found["code"] == "None" else f"{found['code']} {found['reason']}"
 
 
 def stop_retrying(exporter: object) -> None:
@@ -228,17 +286,17 @@ class MetricSender(MetricExporter):
             if self._remake is not None:
                 self._exporter = self._remake()
                 self._why = Why(self._exporter)
-        self._why.clear()
+        self._why.begin()
         failed_before, self.unsent = bool(self.reason), True
         result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
-        reason = self._why.of(result)
-        self.unsent = reason is not None
+        refusal = self._why.of(result)
+        self.unsent = refusal is not None
         if not self._gave_up:  # else the reason is that the request was aborted
-            self.reason = reason or ""
-        if reason is not None:
+            self.reason = refusal.reason if refusal else ""
+        if refusal is not None:
             counters.add("metrics.failed")
             if not leaving():
-                say("export.metrics.lost", f"metrics could not be sent to {self.target} ({reason})")
+                say("export.metrics.lost", f"metrics could not be sent to {self.target} ({refusal.reason})")
         elif failed_before:
             say("export.metrics.recovered", f"{self.target} takes metrics again")
         return result
@@ -255,7 +313,6 @@ class MetricSender(MetricExporter):
         """Shut the exporter down, which ends what it is doing."""
         if self.unsent:
             self._gave_up, self.reason = True, self.reason or NO_ANSWER
-        self._why.clear()
         self._exporter.shutdown(timeout_millis, **kwargs)
 
 

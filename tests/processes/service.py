@@ -54,6 +54,7 @@ class Service:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
         clean.pop("PYTHONPATH", None)
         clean |= {"OTEL_SERVICE_NAME": "svc", "PATH": f"{BIN}{os.pathsep}{clean['PATH']}", "PYTHONUNBUFFERED": "1"}
+        clean |= {"VOICESPAN_EXIT_TIMEOUT_S": "20"}  # so that a busy machine gets its things sent
         clean |= {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}  # those that happen to be installed only take time
         clean |= {"OTEL_PYTHON_DISTRO": "voicespan"} if launcher is INSTRUMENT else {}
         self._started = time.monotonic()

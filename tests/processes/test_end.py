@@ -20,6 +20,9 @@ BOUND_S = 15
 """Generous, for a busy machine: the SDK alone takes 12 to 16 s more than its start. benchmarks/startup_exit.py has the
 true number, which is held to 2 s."""
 
+SHORT = "2"
+"""The default of VOICESPAN_EXIT_TIMEOUT_S; the other tests here leave more time, for a busy machine."""
+
 MANY_SPANS = """
 from opentelemetry import trace
 tracer = trace.get_tracer("app")
@@ -54,7 +57,7 @@ def test_a_short_process_sends_everything() -> None:
 def test_nobody_listens() -> None:
     """Where the Collector refuses, the process ends soon, and one line says what was not sent and why."""
     with nobody() as url:
-        done = run(MANY_SPANS, OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        done = run(MANY_SPANS, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=url)
     assert done.code == 0
     assert done.wall_s < BOUND_S
     line = done.line("at exit")
@@ -65,7 +68,7 @@ def test_nobody_listens() -> None:
 def test_nobody_answers() -> None:
     """Where the Collector accepts and never answers, the process ends soon, and one line says what was not sent."""
     with black_hole() as url:
-        done = run(MANY_SPANS, OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        done = run(MANY_SPANS, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=url)
     assert done.code == 0
     assert done.wall_s < BOUND_S
     assert f"200 spans to {url}/v1/traces (no answer in time); the last metrics to" in done.line("at exit")
@@ -75,7 +78,7 @@ def test_nobody_listens_for_logs_either() -> None:
     """A third signal does not make the end longer."""
     script = ONE_SPAN + "from opentelemetry._logs import *; get_logger('a').emit(LogRecord(body='hi', timestamp=1))"
     with black_hole() as url:
-        done = run(script, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_LOGS_EXPORTER="otlp")
+        done = run(script, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_LOGS_EXPORTER="otlp")
     assert done.wall_s < BOUND_S
     assert "1 log record to" in done.line("at exit")
 
@@ -93,10 +96,12 @@ def test_a_foreign_processor_that_hangs() -> None:
         trace.get_tracer_provider().add_span_processor(Slow())
     """
     with Receiver() as receiver:
-        done = run(dedent(script) + MANY_SPANS, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+        done = run(
+            dedent(script) + MANY_SPANS, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url
+        )
         assert len(receiver.spans) == 200
     assert done.out == "asked\n"
-    assert done.wall_s < BOUND_S + 15
+    assert done.wall_s < BOUND_S
 
 
 def test_an_exception_that_ends_the_process() -> None:
@@ -122,7 +127,7 @@ def test_sigterm_sends_what_is_open() -> None:
 def test_sigterm_with_nobody_answering() -> None:
     """SIGTERM ends the process soon, although the Collector never answers."""
     with black_hole() as url:
-        service = Service(OPEN_TURN, OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        service = Service(OPEN_TURN, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=url)
         service.wait_for("ready")
         service.process.send_signal(signal.SIGTERM)
         done = service.finish(BOUND_S)
@@ -232,7 +237,8 @@ if child:
 def test_a_fork_inherits_no_count() -> None:
     """What the parent counted before the fork is not reported by the child again."""
     with Receiver() as receiver:
-        run(COUNTED_FORK, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore::DeprecationWarning")
+        done = run(COUNTED_FORK, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore::DeprecationWarning")
+        assert done.err == ""
         values = sorted(
             metric.sum.data_points[0].as_int
             for request in receiver.metrics_requests
