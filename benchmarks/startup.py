@@ -21,6 +21,8 @@ from pathlib import Path
 BAR_MS = 150
 BAR_MB = 30
 
+RUN = (sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--")
+
 # The cost of starting is over when the script begins; how the process ends is measured by startup_exit.py.
 SCRIPT = """
 import os, sys, time
@@ -54,12 +56,16 @@ def main() -> None:
     measured: dict[str, list[tuple[float, float, int]]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, environ in cases.items():
-            measured[name].append(measure(environ))
+            measured[name].append(measure(environ, RUN if name == "voicespan run" else ()))
     print(json.dumps(summary(measured), indent=2))
 
 
 def environments(url: str) -> dict[str, dict[str, str]]:
-    """Return the environment of each case."""
+    """Return the environment of each case.
+
+    `voicespan` is the process of the service, as opentelemetry-instrument and the Kubernetes operator start it;
+    `voicespan run` has the launcher's own process before it.
+    """
     from voicespan.run import environment
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
@@ -72,6 +78,7 @@ def environments(url: str) -> dict[str, dict[str, str]]:
         "loader_only": clean | off | {"PYTHONPATH": start_path},
         "sdk": clean | {"BENCH_SDK": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())},
         "voicespan": started,
+        "voicespan run": clean | {"OTEL_SERVICE_NAME": "bench", "OTEL_EXPORTER_OTLP_ENDPOINT": url},
     }
 
 
@@ -80,12 +87,14 @@ def sdk_path() -> Path:
     return Path(__file__).parent / "plain_sdk"
 
 
-def measure(environ: dict[str, str]) -> tuple[float, float, int]:
+def measure(environ: dict[str, str], launcher: tuple[str, ...]) -> tuple[float, float, int]:
     """Start one process; return milliseconds until its script ran, resident MB, and imported modules."""
     import time
 
     environ = environ | {"BENCH_STARTED": str(time.monotonic())}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*launcher, sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True
+    )
     wall_ms, rss_mb, modules = done.stdout.split()
     return float(wall_ms), float(rss_mb), int(modules)
 

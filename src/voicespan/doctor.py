@@ -223,7 +223,7 @@ def _nothing(signal: Signal) -> object:
 
 
 def _remedy(reason: str, endpoint: Endpoint) -> str:
-    from voicespan.export import REFUSED, UNKNOWN_HOST
+    from voicespan.export import REFUSED, UNKNOWN_HOST, UNTRUSTED
 
     if reason == REFUSED:
         return "start a Collector there (on this machine: `voicespan ui`), or set OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -233,6 +233,8 @@ def _remedy(reason: str, endpoint: Endpoint) -> str:
         return "set OTEL_EXPORTER_OTLP_HEADERS, for example authorization=Bearer%20TOKEN"
     if reason.startswith("404"):
         return "OTEL_EXPORTER_OTLP_ENDPOINT is the base URL, without /v1/traces"
-    if "certificate" in reason:
+    if reason == UNTRUSTED:
+        if os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
+            return "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE takes the place of OTEL_EXPORTER_OTLP_CERTIFICATE: unset it"
         return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the certificate of the authority that signed it"
     return f"is that an OTLP port for {endpoint.protocol}? (usually 4318 for http/protobuf, 4317 for grpc)"

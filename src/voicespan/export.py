@@ -31,7 +31,8 @@ Item_contra = TypeVar("Item_contra", contravariant=True)
 REFUSED = "connection refused"
 UNKNOWN_HOST = "unknown host name"
 CLOSED = "connection closed by the peer"
-_HOPELESS = frozenset({REFUSED, UNKNOWN_HOST})
+UNTRUSTED = "its certificate is not trusted"
+_HOPELESS = frozenset({REFUSED, UNKNOWN_HOST, UNTRUSTED})
 _PASSING = _HOPELESS | {CLOSED, NO_ANSWER}
 _PASSING_CODES = frozenset(
     {
@@ -54,7 +55,7 @@ _PLAIN = (
     (re.compile(r"timed out|Deadline Exceeded", re.IGNORECASE), NO_ANSWER),
     (
         re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE),
-        "its certificate is not trusted",
+        UNTRUSTED,
     ),
     (
         re.compile(r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed"),

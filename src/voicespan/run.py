@@ -32,7 +32,9 @@ def run(service_name: str | None, endpoint: str | None, command: tuple[str, ...]
     `voicespan run -- uvicorn app:app`.
     """
     environ = environment(os.environ, service_name, endpoint)
-    problems = [choice.Choice.read(variable, environ).problem for variable in choice.GROUPS]
+    # Looking through all installed packages takes its time, so only where somebody chose otherwise.
+    chosen = [variable for variable in choice.GROUPS if environ[variable] != choice.NAME]
+    problems = [choice.Choice.read(variable, environ).problem for variable in chosen]
     for problem in filter(None, [*problems, _other_python(command[0]), _propagators(environ)]):
         say(f"run: {problem}", problem)
     execute(command, environ)
