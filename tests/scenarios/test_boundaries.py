@@ -74,6 +74,23 @@ def test_three_segments(at: Timeline) -> None:
     assert at.ms(finished["voice.response"].start_ns) == 1400
 
 
+def test_the_same_onset_twice(at: Timeline) -> None:
+    """Two reports of one onset are one stretch of speech."""
+    session = at.session()
+    at(80)
+    turn = session.user_turn(at=at(0))
+    at(100)
+    assert session.user_turn(at=at(0)) is turn
+    at(1200)
+    turn.speech_ended(at=at(1000))
+    turn.committed(at=at(1300))
+    turn.transcript(at=at(1350))
+    at.agent_says(turn)
+    [finished] = at.finish()
+    assert finished.root.attributes["voice.speech.segments"] == 1
+    assert at.events(finished.root, only="voice.speech_resumed") == []
+
+
 def test_cough_while_the_agent_speaks(at: Timeline) -> None:
     """A sound that is no utterance gives no turn, but an event on the turn that plays.
 
@@ -313,6 +330,8 @@ def test_an_open_stage_keeps_the_turn_open(at: Timeline) -> None:
     at.voice_says(turn, text=5000, audio=5150, sent=5150)
     [finished] = at.finish()
     assert len(finished.all("tts")) == 2
+    assert at.shares(finished)["tts"] == 140
+    assert at.ms(finished["voice.response"].end_ns) == 1810
     assert at.ms(finished.root.end_ns) == 5650
 
 
@@ -385,6 +404,7 @@ def test_an_open_stage_is_not_idle_but_has_a_limit(at: Timeline) -> None:
     )
     assert finished.outcome == "timeout"
     assert finished.root.error is not None
+    assert finished["llm"].attributes["error.type"] == "timeout"
     assert at.voice.turns == [finished]
 
 

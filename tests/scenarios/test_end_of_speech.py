@@ -45,6 +45,44 @@ def test_without_a_real_end_the_decision_counts(at: Timeline) -> None:
     assert at.events(finished.root, only="speech_end") == []
 
 
+def test_the_detector_tells_after_the_decision(at: Timeline) -> None:
+    """A model decides before the slow detector does: the real end that it tells of later still counts.
+
+    1000 end · 1300 decision · 1500 the detector tells of the end
+    """
+    at(80)
+    turn = at.session().user_turn(at=at(0))
+    turn.committed(at=at(1300))
+    turn.transcript(at=at(1350))
+    at(1500)
+    turn.speech_ended(at=at(1000))
+    at.agent_says(turn, request=1500, token=1560)
+    [finished] = at.finish()
+    assert at.ms(finished["voice.response"].start_ns) == 1000
+    assert finished["voice.response"].attributes["voice.response.from"] == "speech_end"
+
+
+@pytest.mark.parametrize(("hangover_ms", "start"), [(None, 1200), ("200", 1000)])
+def test_a_detector_that_knows_only_its_decision(
+    at: Timeline, monkeypatch: pytest.MonkeyPatch, hangover_ms: str | None, start: float
+) -> None:
+    """A detector that does not know when speech ended: its decision counts, less its hangover where that is known."""
+    if hangover_ms is not None:
+        monkeypatch.setenv("VOICESPAN_VAD_HANGOVER_MS", hangover_ms)
+    at(80)
+    turn = at.session().user_turn(at=at(0))
+    at(1200)
+    turn.speech_ended()
+    turn.committed(at=at(1300))
+    turn.transcript(at=at(1350))
+    at.agent_says(turn)
+    [finished] = at.finish()
+    assert at.ms(finished["voice.response"].start_ns) == start
+    assert finished["voice.response"].attributes["voice.response.from"] == "decision"
+    assert (at.ms(finished["vad.endpoint"].start_ns), at.ms(finished["vad.endpoint"].end_ns)) == (start, 1300)
+    assert at.events(finished["vad"]) == [("vad.speech_end", 1200)]
+
+
 def test_an_endpointer_may_take_its_time(at: Timeline) -> None:
     """A decision seven seconds after the real end is still the decision on that speech."""
     at(80)

@@ -441,6 +441,33 @@ async def test_the_consumer_s_time_is_not_the_model_s(at: Timeline) -> None:
     assert (at.ms(finished["llm.ttft"].start_ns), at.ms(finished["llm.ttft"].end_ns)) == (1360, 1560)
 
 
+async def test_the_consumer_s_time_is_not_the_voice_s(at: Timeline) -> None:
+    """The real-time factor leaves out the time for which the service held a frame.
+
+    1660 text · 1800 frame of 0.1 s, held for 300 ms · 2200 frame of 0.1 s
+    """
+    turn = at.user_says(at.session())
+    at.model_says(turn)
+    frame = bytes(2 * 1600)
+
+    async def frames() -> AsyncIterator[bytes]:
+        at(1800)
+        yield frame
+        at(2200)
+        yield frame
+
+    with turn.tts(voice="sam", sample_rate=16_000) as tts:
+        tts.text("It is sunny.", at=at(1660))
+        async for _ in tts.stream(frames()):
+            turn.audio_sent(0.1)
+            at(2100)
+    [finished] = at.finish()
+    attributes = finished["tts"].attributes
+    assert attributes["voice.stage.consumer_wait_s"] == pytest.approx(0.3)
+    assert attributes["voice.audio.duration_s"] == pytest.approx(0.2)
+    assert attributes["voice.tts.real_time_factor"] == pytest.approx(0.24 / 0.2)
+
+
 async def test_a_closed_stream_is_cancelled(at: Timeline) -> None:
     """Whoever closes the stream early cancels the stage, and the inner stream is closed with it."""
     turn = at.user_says(at.session())

@@ -125,6 +125,28 @@ def test_the_client_says_when_it_was_silent(at: Timeline) -> None:
     assert at.ms(old.root.end_ns) == 2700
 
 
+def test_the_client_stops_when_told_of_the_onset(at: Timeline) -> None:
+    """A browser that stops by itself while the speech is pending needs no clear by the server.
+
+    1870 heard, 3 s · 2500 onset, told at 2580 · 2640 the client is silent
+    """
+    session = at.session(measurement_point="client")
+    turn = at.user_says(session)
+    at.agent_says(turn, seconds=3)
+    turn.audio_heard(at=at(1870))
+    at(2580)
+    following = session.user_turn(at=at(2500))
+    turn.audio_stopped(at=at(2640))
+    at(3700)
+    following.speech_ended(at=at(3500))
+    following.committed(at=at(3800))
+    session.end()
+    old = at.voice.turns[0]
+    assert old.outcome == "interrupted"
+    assert phases(at, old) == {"playback_stop": (2580, 2640), "total": (2500, 2640)}
+    assert _interval(at, old["playback"]) == (1810, 2640)
+
+
 def test_false_interruption(at: Timeline) -> None:
     """Audio is paused for a sound and goes on: an event and a gap, no barge-in, no new turn.
 

@@ -194,6 +194,23 @@ def test_greeting(at: Timeline) -> None:
     assert finished.shares == {}
 
 
+def test_the_agent_adds_something(at: Timeline) -> None:
+    """A second thing that the agent says does not cut the first, which still plays.
+
+    210 greeting for 5 s · 3000 one more thing, sent at 3200
+    """
+    session = at.session()
+    session.media_up(at=at(0))
+    greeting = session.agent_turn(trigger="greeting")
+    at.voice_says(greeting, text=10, audio=200, sent=210, seconds=5)
+    at(3000)
+    more = session.agent_turn(trigger="say")
+    at.voice_says(more, text=3010, audio=3190, sent=3200)
+    turns = {turn.root.attributes["voice.turn.trigger"]: turn for turn in at.finish(count=2)}
+    assert at.ms(turns["greeting"]["playback"].end_ns) == 5210
+    assert [turn.outcome for turn in turns.values()] == ["completed", "completed"]
+
+
 def test_only_the_first_agent_turn_is_the_first_audio(at: Timeline) -> None:
     """A later prompt ("are you still there?") is an agent turn too, without the measure of the first."""
     session = at.session()
