@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
+from voicespan import settings
 from voicespan.cli import main
 from voicespan.local.decode import decode_protobuf
 from voicespan.local.server import Receiver
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No database of the user, a terminal of known width."""
     monkeypatch.setenv("VOICESPAN_DB", str(tmp_path / "turns.db"))
     monkeypatch.setenv("COLUMNS", "140")
+    settings.reset()
+    yield
+    settings.reset()
 
 
 @pytest.fixture
@@ -217,7 +221,6 @@ class Ui:
         return self.process.returncode, errors
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ui_receives_until_it_is_told_to_end(how: signal.Signals) -> None:
     """`voicespan ui` says where to send and where it keeps turns, lists them as they come, and ends with status 0."""
@@ -231,7 +234,6 @@ def test_ui_receives_until_it_is_told_to_end(how: signal.Signals) -> None:
     assert trace.hex[:12] in run("turns").output
 
 
-@pytest.mark.e2e
 def test_taken_port_is_said() -> None:
     """When another receiver holds the port, the message names it and the next port is used."""
     with Receiver(port=0) as first:
@@ -243,7 +245,6 @@ def test_taken_port_is_said() -> None:
     assert f"using port {ui.endpoint.rpartition(':')[2]}" in errors
 
 
-@pytest.mark.e2e
 def test_killed_receiver_keeps_what_it_answered() -> None:
     """kill -9 while requests come in: every turn whose request was answered can be listed, and the next start works."""
     ui = Ui("--port", "0")

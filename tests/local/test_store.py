@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voicespan import settings as voicespan_settings
 from voicespan.local import schema
 from voicespan.local import store as store_module
 from voicespan.local.decode import ReceivedSpan, decode_protobuf
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from voicespan.local.turn import Turn
+from voicespan.settings import Settings
 
 
 def received(*traces: Trace, only: Callable[[str], bool] = lambda name: True) -> list[ReceivedSpan]:
@@ -286,8 +288,9 @@ def test_sources_that_nobody_needs_are_forgotten(tmp_path: Path, monkeypatch: py
         assert rows(store.path, "source") == 4
 
 
-def test_size_is_bounded(tmp_path: Path) -> None:
-    """Beyond the size, the oldest turns go until it fits; the newest are there, and the file does not grow on."""
+def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the size, the oldest turns go until it fits; the newest are there, and the file shrinks."""
+    monkeypatch.setattr(store_module, "_TIDY_EVERY_S", 1e9)
     limit = 2 << 20
     with Store(tmp_path / "turns.db", retention=Retention(max_bytes=limit)) as store:
         for _ in range(12):
@@ -476,15 +479,23 @@ def test_copied_file_can_be_read(store: Store, tmp_path: Path) -> None:
     assert Reader(copy).count() == 1
 
 
+@pytest.fixture
+def fresh_settings() -> Iterator[None]:
+    """Settings that are read from the environment of the test, and again after it."""
+    voicespan_settings.reset(Settings())
+    yield
+    voicespan_settings.reset()
+
+
+@pytest.mark.usefixtures("fresh_settings")
 def test_default_database_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable decides, then the desktop's convention, then the home directory."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.delenv("VOICESPAN_DB", raising=False)
     assert default_database() == tmp_path / ".local/state/voicespan/voicespan.db"
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
     assert default_database() == Path("/var/state/voicespan/voicespan.db")
-    monkeypatch.setenv("VOICESPAN_DB", "~/my.db")
+    voicespan_settings.reset(Settings(db="~/my.db"))
     assert default_database() == tmp_path / "my.db"
 
 

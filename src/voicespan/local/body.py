@@ -24,7 +24,7 @@ class Limits:
     """How large a request may be, as it is sent and after decompression, and how long it may take to arrive."""
 
     sent_bytes: int = 16 << 20
-    body_bytes: int = 64 << 20
+    body_bytes: int = 32 << 20
     seconds: float = 30.0
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,7 @@ from voicespan.local.reader import INCOMPLETE, SORT_COLUMNS, Reader, TurnQuery, 
 from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
 from voicespan.local.stages import BAD, COLOURS
-from voicespan.local.store import DATABASE_VARIABLE, default_database
+from voicespan.local.store import default_database
 from voicespan.local.turn import NS_PER_S
 from voicespan.render import mini_strip, printable, render_turn
 
@@ -42,12 +43,13 @@ _MAX_COLUMN_WIDTH = 28
 _TRACE_DIGITS = 12
 _PIPE_WIDTH = 120
 
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+
 _database_option = click.option(
     "--db",
     "database",
     type=click.Path(dir_okay=False, path_type=Path),
-    envvar=DATABASE_VARIABLE,
-    help="The database.  [default: voicespan.db in the user's state directory]",
+    help="The database.  [default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a picture; lengths in seconds.")
 
@@ -57,10 +59,14 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to answer to, besides localhost.")
 @_database_option
-@click.option("--keep-days", default=14.0, show_default=True, help="Forget turns that are older than this.")
-@click.option("--keep-mib", default=1024, show_default=True, help="Forget the oldest turns beyond this size.")
+@click.option(
+    "--keep-days", type=_POSITIVE, default=14, show_default=True, help="Forget turns that are older than this."
+)
+@click.option(
+    "--keep-mib", type=_POSITIVE, default=1024, show_default=True, help="Forget the oldest turns beyond this size."
+)
 def ui(
-    *, port: int, host: str, allowed_hosts: tuple[str, ...], database: Path | None, keep_days: float, keep_mib: int
+    *, port: int, host: str, allowed_hosts: tuple[str, ...], database: Path | None, keep_days: float, keep_mib: float
 ) -> None:
     """Receive turns on this machine, keep them, and list them as they come. Ctrl-C ends it."""
     from voicespan.local.server import Receiver
@@ -70,12 +76,12 @@ def ui(
         host=host,
         allowed_hosts=allowed_hosts,
         database=database or default_database(),
-        retention=Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=keep_mib * _MIB),
+        retention=Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=int(keep_mib * _MIB)),
     )
     console = _console()
     with _errors(), _stop_signal() as stopped, receiver:
         _introduce(receiver, console)
-        end = receiver.store.listen(lambda turns: _announce(turns, console))
+        end = receiver.store.listen(_Announcer(console))
         stopped.wait()
         end()
 
@@ -175,10 +181,18 @@ def _introduce(receiver: Receiver, console: Console) -> None:
     sys.stdout.flush()
 
 
-def _announce(changed: list[Turn], console: Console) -> None:
-    for turn in changed:
-        if turn.complete:
-            console.print(_line(turn), soft_wrap=True)
+class _Announcer:
+    """Writes a line for each turn, once: spans of a worker may arrive later and change its row."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.seen: deque[str] = deque(maxlen=1000)
+
+    def __call__(self, changed: list[Turn]) -> None:
+        for turn in changed:
+            if turn.complete and turn.trace_id not in self.seen:
+                self.seen.append(turn.trace_id)
+                self.console.print(_line(turn), soft_wrap=True)
 
 
 def _line(turn: Turn) -> Text:

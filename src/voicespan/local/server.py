@@ -50,7 +50,7 @@ class Receiver:
         self.moved: str | None = None
         """Why the port is not the one that was asked for; None when it is."""
         self._database = None if database is None else Path(database)
-        self._allowed_hosts = (host, *allowed_hosts)
+        self._allowed_hosts = (_bracketed(host), *allowed_hosts)
         self._retention = retention
         self._limits = limits
         self._store: Store | None = None
@@ -60,7 +60,8 @@ class Receiver:
     @property
     def endpoint(self) -> str:
         """The address that a service sends to (OTEL_EXPORTER_OTLP_ENDPOINT)."""
-        return f"http://{_in_address(self.host)}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)  # noqa: S104
+        return f"http://{host or _bracketed(self.host)}:{self.port}"
 
     @property
     def store(self) -> Store:
@@ -88,7 +89,7 @@ class Receiver:
             raise
         config = uvicorn.Config(
             application(self._store, allowed_hosts=self._allowed_hosts, limits=self._limits),
-            log_level="warning",
+            log_config=None,  # else it would set the log levels of a service that runs on uvicorn itself
             access_log=False,
             server_header=False,
             ws="none",
@@ -129,7 +130,5 @@ class Receiver:
             time.sleep(0.005)
 
 
-def _in_address(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        return "127.0.0.1"
+def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from voicespan import settings
 from voicespan.local.reader import Reader, read_spans
 from voicespan.local.retention import Retention, forget
 from voicespan.local.schema import StoreError, open_for_writing
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from voicespan.local.decode import ReceivedSpan, Source
-
-DATABASE_VARIABLE = "VOICESPAN_DB"
 
 _TIDY_EVERY_S = 1.0
 _MAX_ROWS = 256
@@ -43,7 +42,7 @@ Listener = Callable[[list[Turn]], None]
 
 def default_database() -> Path:
     """Return where turns are kept: VOICESPAN_DB, else `voicespan/voicespan.db` in the user's state directory."""
-    named = os.environ.get(DATABASE_VARIABLE, "").strip()
+    named = settings.current().db
     if named:
         return Path(named).expanduser()
     state = os.environ.get("XDG_STATE_HOME", "").strip()
@@ -72,7 +71,11 @@ class Store:
         self._listeners: list[Listener] = []
         self._connection = open_for_writing(self.path)
         self._tidied = time.monotonic()
-        self.tidy()
+        try:
+            self.tidy()
+        except StoreError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
