@@ -70,7 +70,7 @@ class _Minted(IdGenerator):
 class _Decided(Sampler):
     """Repeats for our tracer the decision that the provider's own sampler took at the onset."""
 
-    def should_sample(  # noqa: PLR0917 - the interface is the SDK's
+    def should_sample(
         self,
         parent_context: Context | None,
         trace_id: int,

@@ -71,6 +71,27 @@ class StageRecord:
         """Whether the operation still runs."""
         return self.end_ns is None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it failed and was meant to be used."""
+        return self.failure is not None and not self.discarded
+
+    @property
+    def began_ns(self) -> int:
+        """When its span begins: synthesis with its first text, everything else when it was made."""
+        return self.handed_ns if self.component == "tts" and self.handed_ns is not None else self.start_ns
+
+    def ended_by(self, closed_ns: int) -> int:
+        """Return when it really ended: with its last product where it went well, else when it was left, or cut off."""
+        if self.end_ns is None:
+            return closed_ns
+        if self.failure is not None or self.cancelled or self.component in ("tool", "realtime"):
+            return self.end_ns
+        if self.component == "asr":
+            return self.end_ns if self.first_ns is None else self.first_ns
+        product_ns = self.exhausted_ns if self.last_ns is None else self.last_ns
+        return self.end_ns if product_ns is None else min(product_ns, self.end_ns)
+
 
 @dataclass(slots=True)
 class BargeIn:
@@ -120,6 +141,13 @@ class Playback:
         if self.heard_ns is None or self.first_sent_ns is None:
             return 0
         return max(0, self.heard_ns - self.first_sent_ns)
+
+    @property
+    def first_heard_ns(self) -> int | None:
+        """When the first sample was heard: by the client's report, else when it was sent; None without audio."""
+        if self.first_sent_ns is None or self.heard_ns is None:
+            return self.first_sent_ns
+        return self.heard_ns
 
     @property
     def out_ns(self) -> int:
@@ -174,3 +202,36 @@ class TurnRecord:
     active_ns: int = 0
     """The latest activity; the idle time-out counts from it."""
     genai_drafts: bool = False
+
+    @property
+    def observed_at(self) -> str:
+        """Where the first sample was observed: at the client's (or gateway's) report, else at the server."""
+        return "server" if self.playback.heard_ns is None else self.measurement_point
+
+    @property
+    def voice(self) -> StageRecord | None:
+        """The synthesis (or realtime response) that was heard first: the earliest with audio."""
+        voices = [
+            stage
+            for stage in self.stages
+            if stage.component in ("tts", "realtime") and stage.first_ns is not None and not stage.discarded
+        ]
+        return min(voices, key=lambda stage: stage.first_ns or 0, default=None)
+
+    def last(self, component: Component) -> StageRecord | None:
+        """Return the latest stage of a component that was meant to be used."""
+        found = [stage for stage in self.stages if stage.component == component and not stage.discarded]
+        return max(found, key=lambda stage: stage.start_ns, default=None)
+
+    def handed_over(self, llm: StageRecord) -> int | None:
+        """Return when a generation reached the synthesizer: as reported, else when the next voice began."""
+        if llm.first_ns is None or llm.handed_ns is not None:
+            return llm.handed_ns
+        later = [other.start_ns for other in self.stages if other.component == "llm" and other.start_ns > llm.start_ns]
+        until_ns = min(later, default=self.closed_ns)
+        starts = [
+            other.began_ns
+            for other in self.stages
+            if other.component == "tts" and not other.filler and not other.discarded
+        ]
+        return min((start_ns for start_ns in starts if llm.first_ns <= start_ns <= until_ns), default=None)

@@ -224,7 +224,8 @@ class Session:
         if spoken_over is not None and spoken_over.open:
             spoken_over.pending = None
             playback = spoken_over.record.playback
-            heard_over = playback.first_sent_ns is None or turn.record.onset_ns < playback.out_ns
+            heard_ns = playback.first_heard_ns
+            heard_over = heard_ns is not None and heard_ns <= turn.record.onset_ns < playback.out_ns
             if heard_over and not turn.noted and spoken_over.record.barge_in is None:
                 spoken_over.record.events.append((n.EVENT_USER_OVERLAP, turn.record.onset_ns, {}))
         turn.dropped = True

@@ -1,0 +1,177 @@
+"""The silence that the user hears, from the real end of speech to the first sample, and what caused how much of it.
+
+The cursor starts at the real end of speech. In the causal order of the generation that was heard, each interval's share
+is what of it lies between the cursor and the first sample; then the cursor moves to its end. What no interval covers is
+`unattributed`, so that the shares sum to the silence by construction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from voicespan import names as n
+from voicespan.outcome import unmended
+
+if TYPE_CHECKING:
+    from voicespan.record import StageRecord, TurnRecord
+
+SpanKey = tuple[int, str]
+"""A span of the turn: the `id` of its stage's record (0 where there is one such span per turn) and its name."""
+
+
+class Silence(NamedTuple):
+    """From when until when the user heard nothing, how the start is known, and whether a reply ended it."""
+
+    start_ns: int
+    end_ns: int
+    source: str
+    answered: bool
+
+
+class Cause(NamedTuple):
+    """One interval that may account for part of the silence, and the spans that show it."""
+
+    share: str
+    start_ns: int
+    end_ns: int
+    spans: tuple[SpanKey, ...] = ()
+
+
+def real_speech_end(record: TurnRecord) -> tuple[int, str]:
+    """Return when the user really fell silent, and the value of `voice.response.from` that says how it is known."""
+    if record.input != "speech":
+        return record.onset_ns, "message"
+    if record.speech_end_ns is not None:
+        return record.speech_end_ns, "speech_end"
+    decision_ns = record.detected_ns or record.committed_ns or record.closed_ns
+    return max(record.onset_ns, decision_ns - (record.hangover_ns or 0)), "decision"
+
+
+def speech_end_known(record: TurnRecord) -> bool:
+    """Return whether the real end of speech is known as more than the decision itself."""
+    return record.speech_end_ns is not None or record.hangover_ns is not None
+
+
+def silence(record: TurnRecord, outcome: str) -> Silence | None:
+    """Return the silence that the user heard; None when the agent spoke first or nobody had finished speaking."""
+    if record.trigger is not None:
+        return None
+    start_ns, source = real_speech_end(record)
+    heard_ns = record.playback.first_heard_ns
+    if heard_ns is not None:
+        return Silence(start_ns, max(start_ns, heard_ns), source, answered=True)
+    spoke = record.committed_ns is not None or record.speech_end_ns is not None
+    if outcome == "completed" or not spoke or (record.committed_ns is None and record.close == "idle"):
+        return None
+    return Silence(start_ns, max(start_ns, waited_until(record)), source, answered=False)
+
+
+def waited_until(record: TurnRecord) -> int:
+    """Return when the wait for a reply ended without one: at the failure, the explicit end, or what closed the turn."""
+    failure = unmended(record)
+    if failure is not None:
+        return failure.at_ns
+    if record.close == "ended" and record.ended_ns is not None:
+        return record.ended_ns
+    return record.closed_ns
+
+
+def divide(silence: Silence, causes: list[Cause]) -> tuple[dict[str, int], list[SpanKey]]:
+    """Divide the silence among its causes: nanoseconds by share, and the spans that have one."""
+    shares: dict[str, int] = {}
+    critical: list[SpanKey] = []
+    cursor_ns = silence.start_ns
+    for cause in causes:
+        end_ns = min(cause.end_ns, silence.end_ns)
+        share_ns = end_ns - max(cause.start_ns, cursor_ns)
+        if share_ns > 0:
+            shares[cause.share] = shares.get(cause.share, 0) + share_ns
+            critical += cause.spans
+        cursor_ns = max(cursor_ns, end_ns)
+    shares["unattributed"] = silence.end_ns - silence.start_ns - sum(shares.values())
+    return shares, critical
+
+
+def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
+    """Return every interval that may account for the silence, in the causal order of the generation that was heard."""
+    voice = record.voice
+    if voice is None and not silence.answered:
+        voice = record.last("tts") or record.last("realtime")
+    spoken_ns = voice.began_ns if voice is not None else silence.end_ns
+    found = [*_listening(record, silence), *_thinking(record, spoken_ns, waiting=voice is None)]
+    if voice is not None:
+        found += _speaking(record, voice)
+    playback = record.playback
+    if playback.first_sent_ns is not None and playback.heard_ns is not None:
+        spans = ((0, n.SPAN_PLAYBACK), (0, n.SPAN_PLAYBACK_START))
+        found.append(Cause("network", playback.first_sent_ns, playback.heard_ns, spans))
+    return found
+
+
+def _listening(record: TurnRecord, silence: Silence) -> list[Cause]:
+    """The wait for the end-of-turn decision and for the transcript."""
+    found: list[Cause] = []
+    if record.input != "speech":
+        return found
+    if record.committed_ns is not None:
+        spans: tuple[SpanKey, ...] = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
+        found.append(Cause("endpoint", silence.start_ns, record.committed_ns, spans))
+    recognizer = record.last("asr")
+    if record.transcript_ns is not None:
+        spans = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
+        found.append(Cause("asr", silence.start_ns, record.transcript_ns, spans))
+    elif recognizer is not None:
+        end_ns = recognizer.ended_by(record.closed_ns)
+        found.append(Cause("asr", silence.start_ns, end_ns, ((id(recognizer), n.SPAN_ASR),)))
+    return found
+
+
+def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Cause]:
+    """The requests to models and tools that were made before the voice began to speak, in order of start."""
+    stages = [stage for stage in record.stages if _may_cause(stage, spoken_ns, waiting=waiting)]
+    stages.sort(key=lambda stage: stage.start_ns)
+    found: list[Cause] = []
+    for stage in stages:
+        end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
+        if stage.component == "tool":
+            found.append(Cause("tool", stage.start_ns, end_ns, ((id(stage), n.SPAN_EXECUTE_TOOL),)))
+        elif stage is not stages[-1] or stage.first_ns is None:
+            found.append(Cause("llm", stage.start_ns, end_ns, ((id(stage), n.SPAN_LLM),)))
+        else:
+            llm = (id(stage), n.SPAN_LLM)
+            first_ns = min(stage.first_ns, spoken_ns)
+            found.append(Cause("llm", stage.start_ns, first_ns, (llm, (id(stage), n.SPAN_LLM_TTFT))))
+            handed_ns = record.handed_over(stage)
+            end_ns = spoken_ns if handed_ns is None else min(handed_ns, spoken_ns)
+            found.append(Cause("sentence", first_ns, end_ns, (llm, (id(stage), n.SPAN_LLM_FIRST_SENTENCE))))
+    return found
+
+
+def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
+    """Whether a request can have delayed the voice: made before it, and done or streaming when it began to speak."""
+    if stage.component not in ("llm", "tool") or stage.discarded or stage.start_ns > spoken_ns:
+        return False
+    if waiting:
+        return not stage.background
+    known_ns = stage.first_ns if stage.component == "llm" and stage.first_ns is not None else stage.end_ns
+    return known_ns is not None and known_ns <= spoken_ns
+
+
+def _speaking(record: TurnRecord, voice: StageRecord) -> list[Cause]:
+    """The synthesis that was heard first, with the attempts that failed before it, and the way to the line."""
+    found = [
+        Cause("tts", other.began_ns, other.ended_by(record.closed_ns), ((id(other), n.SPAN_TTS),))
+        for other in record.stages
+        if other.component == "tts" and other.failed and other.start_ns <= voice.start_ns and other is not voice
+    ]
+    first_ns = voice.first_ns if voice.first_ns is not None else voice.ended_by(record.closed_ns)
+    if voice.component == "realtime":
+        spans = ((id(voice), n.SPAN_REALTIME), (id(voice), n.SPAN_REALTIME_FIRST_AUDIO))
+        found.append(Cause("realtime", voice.began_ns, first_ns, spans))
+    else:
+        spans = ((id(voice), n.SPAN_TTS), (id(voice), n.SPAN_TTS_FIRST_AUDIO))
+        found.append(Cause("tts", voice.began_ns, first_ns, spans))
+    sent_ns = record.playback.first_sent_ns
+    if voice.first_ns is not None and sent_ns is not None:
+        found.append(Cause("send", voice.first_ns, sent_ns))
+    return found
