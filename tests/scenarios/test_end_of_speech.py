@@ -151,7 +151,6 @@ def test_transcript_between_end_and_decision(at: Timeline) -> None:
     assert not {"asr", "asr.finalize"} & at.critical(finished)
 
 
-@pytest.mark.covers("A-T04", "A-T05")
 def test_partial_transcripts(at: Timeline) -> None:
     """The first partial transcript is an event, the following ones change nothing."""
     at(80)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .timeline import Timeline
 
 
-@pytest.mark.covers("B-T03", "B-T06", "B-M05")
+@pytest.mark.covers("B-T03", "B-M05", "F-TR07")
 def test_tool_and_second_request(at: Timeline) -> None:
     """A tool call and the request after it are each a stage of their own with a share.
 

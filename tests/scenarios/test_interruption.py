@@ -26,7 +26,7 @@ def _interval(at: Timeline, span: FinishedSpan) -> tuple[float, float]:
     return at.ms(span.start_ns), at.ms(span.end_ns)
 
 
-@pytest.mark.covers("A-T11", "A-T12", "A-T13", "A-M12", "A-M13", "A-M14", "C-M06")
+@pytest.mark.covers("A-M12", "A-M13", "A-M14", "C-M06", "F-TR16")
 def test_every_phase(at: Timeline) -> None:
     """The phases start at the detection, the total at the real onset; each ends when its part is done.
 

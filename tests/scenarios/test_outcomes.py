@@ -128,7 +128,7 @@ def test_hang_up_of_a_greeting(at: Timeline) -> None:
     assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "user_left")
 
 
-@pytest.mark.covers("B-Q06", "E-Q07")
+@pytest.mark.covers("B-Q06", "F-R11")
 def test_an_error_that_prevents_the_reply(at: Timeline) -> None:
     """A failed request is a span with its error, the exception reaches the service, the user got nothing.
 

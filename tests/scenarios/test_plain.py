@@ -30,9 +30,6 @@ PLAIN = """
 @pytest.mark.covers(
     "A-T01",
     "A-T02",
-    "A-T05",
-    "A-M09",
-    "A-M10",
     "A-M11",
     "B-T01",
     "B-T02",
@@ -48,7 +45,14 @@ PLAIN = """
     "D-M02",
     "D-M03",
     "D-M04",
-    "D-T01",
+    "F-TR01",
+    "F-TR02",
+    "F-TR03",
+    "F-TR04",
+    "F-TR05",
+    "F-TR06",
+    "F-TR08",
+    "F-TR09",
 )
 def test_twelve_spans(at: Timeline) -> None:
     """A plain turn is twelve spans, and each begins and ends where its name says.
@@ -62,7 +66,7 @@ def test_twelve_spans(at: Timeline) -> None:
     at.expect(finished, PLAIN)
 
 
-@pytest.mark.covers("B-T07", "C-T11")
+@pytest.mark.covers("F-TR24")
 def test_shares_of_the_silence(at: Timeline) -> None:
     """The 810 ms that the user waited are divided among what caused them.
 
@@ -233,7 +237,7 @@ def test_draft_operations_need_the_switch(at: Timeline, monkeypatch: pytest.Monk
     assert operations == {"asr": "speech_to_text", "llm": "chat", "tts": "text_to_speech"}
 
 
-@pytest.mark.covers("B-M01", "B-T06")
+@pytest.mark.covers("B-M01")
 def test_recognizer_stage(at: Timeline) -> None:
     """With a recognizer stage, asr begins with the first audio it was given and ends with the final transcript.
 
@@ -367,6 +371,32 @@ def test_text_and_audio_are_counted_on_tts(at: Timeline) -> None:
     assert attributes["voice.audio.duration_s"] == pytest.approx(0.5)
     assert attributes["voice.tts.real_time_factor"] == pytest.approx(0.14 / 0.5)
     assert not any("sunny" in str(value) for span in finished.spans for value in span.attributes.values())
+
+
+@pytest.mark.covers("E-Q01")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (0, "0"),
+        (1, "1-10"),
+        (10, "1-10"),
+        (11, "11-25"),
+        (50, "26-50"),
+        (100, "51-100"),
+        (200, "101-200"),
+        (201, "200+"),
+    ],
+)
+def test_ranges_do_not_overlap(at: Timeline, words: int, expected: str) -> None:
+    """Every number of words is in one range; none is in the range of none."""
+    turn = at.user_says(at.session())
+    at(1660)
+    with turn.tts(voice="sam") as tts:
+        tts.text("word " * words or " ")
+        tts.audio(seconds=0.5, at=at(1800))
+        turn.audio_sent(0.5, at=at(1810))
+    [finished] = at.finish()
+    assert finished["tts"].attributes["voice.text.word_count.range"] == expected
 
 
 def test_tokens_are_counted_on_llm(at: Timeline) -> None:

@@ -24,7 +24,7 @@ def test_without_acknowledgement_the_playout_clock_ends_it(at: Timeline) -> None
     assert finished.get("playback.start") is None
 
 
-@pytest.mark.covers("A-T09", "A-T10", "A-M07", "A-M11")
+@pytest.mark.covers("A-M11", "F-TR15")
 def test_the_client_s_ear(at: Timeline) -> None:
     """With the client's report, the silence ends when the user hears, and the network has its share.
 
@@ -163,7 +163,6 @@ def test_frames_ahead_of_the_playout_clock(at: Timeline) -> None:
     assert finished["playback"].attributes["voice.playback.sent_s"] == pytest.approx(1.0)
 
 
-@pytest.mark.covers("F-TR15")
 def test_greeting(at: Timeline) -> None:
     """Speech that the agent starts has no vad, asr or response; the first one says how long media was silent.
 
