@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -33,6 +37,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.xdist_group
 
 WAIT_S = 30.0
 DEMO = (sys.executable, "-c", "from voicespan.cli import main; main()", "demo", "--no-browser", "--port", "0")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Give a port on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
 
 
 @asynccontextmanager
@@ -108,6 +120,51 @@ async def test_an_agent_that_does_not_start_is_explained(tmp_path: Path) -> None
             pass
     assert processes.worker.process is not None
     assert processes.worker.process.returncode is not None
+
+
+def test_another_language_model_can_answer(tmp_path: Path, free_port: int) -> None:
+    """Where OPENAI_BASE_URL names a service, that one is asked, with the model and key of the environment."""
+    asked: list[tuple[str, str, str]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append((body["model"], self.headers["authorization"], body["messages"][-1]["content"]))
+            delta = {"index": 0, "delta": {"content": "I am another model."}, "finish_reason": "stop"}
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "own", "choices": [delta]}
+            answer = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    service = ThreadingHTTPServer(("127.0.0.1", free_port), Service)
+    threading.Thread(target=service.serve_forever, daemon=True).start()
+    try:
+        command = subprocess.run(
+            [*DEMO, "--json", "--db", str(tmp_path / "demo.db"), "--scenarios", "greeting,broken"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={
+                **os.environ,
+                "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port}/v1",
+                "OPENAI_API_KEY": "secret",
+                "OPENAI_MODEL": "own",
+            },
+        )
+    finally:
+        service.shutdown()
+        service.server_close()
+    assert command.returncode == 0, command.stderr
+    assert asked == [("own", "Bearer secret", "can you book a table for two")]
+    _, turn = json.loads(command.stdout)
+    assert turn["outcome"] == "completed", "the reply is that model's, which no scenario breaks"
 
 
 def start(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:

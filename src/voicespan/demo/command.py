@@ -22,7 +22,7 @@ from rich.text import Text
 
 from voicespan.local import view
 from voicespan.local.schema import StoreError
-from voicespan.local.store import DATABASE_VARIABLE, default_database
+from voicespan.local.store import default_database
 from voicespan.render import render_turn
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
     "--db",
     "database",
     type=click.Path(dir_okay=False, path_type=Path),
-    envvar=DATABASE_VARIABLE,
-    help="The database.  [default: voicespan.db in the user's state directory]",
+    help="The database.  [default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
 )
 @click.option(
     "--scenarios", "names", help="Only these, separated by commas; `greeting` comes first.  [default: all of them]"

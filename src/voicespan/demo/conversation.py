@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voicespan.demo import truth
-from voicespan.demo.processes import Processes
+from voicespan.demo.processes import MODEL_VARIABLE, Processes
 from voicespan.demo.scenarios import GREETING, Scenario
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Result:
             return "no turn arrived"
         if not self.turn.complete:
             return "the root of the turn is missing"
-        if self.turn.outcome != self.scenario.outcome:
+        if self.scenario.outcome not in (None, self.turn.outcome):
             return f"the outcome is {self.turn.outcome}, not {self.scenario.outcome}"
         return None
 
@@ -65,6 +66,8 @@ async def converse(
 
     """
     listener = listener or Listener()
+    if os.environ.get(MODEL_VARIABLE):
+        script = [replace(scenario, outcome=None) for scenario in script]  # whatever that model makes of it
     begin = time.monotonic()
     async with (
         Processes(endpoint=receiver.endpoint, directory=directory, seed=seed, say=listener.says) as processes,

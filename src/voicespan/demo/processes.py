@@ -18,6 +18,8 @@ from typing import Self
 from voicespan import run
 from voicespan.demo import truth
 
+MODEL_VARIABLE = "OPENAI_BASE_URL"
+"""Where this is set, the agent asks that language model, with OPENAI_API_KEY and OPENAI_MODEL, not the stand-in."""
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 4.0
 _ASK_EVERY_S = 0.05
@@ -137,8 +139,8 @@ class Processes:
         self.model = self._child("model", None, port=model_port)
         self.worker = self._child("worker", "demo-speech", port=worker_port, VOICESPAN_WORKER_ID="tts-espeak@0")
         agent = {"SPEECH_WORKER": f"127.0.0.1:{worker_port}"}
-        if not environ.get("OPENAI_BASE_URL"):
-            agent |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1", "OPENAI_API_KEY": "none"}
+        if not environ.get(MODEL_VARIABLE):
+            agent |= {MODEL_VARIABLE: f"http://127.0.0.1:{model_port}/v1", "OPENAI_API_KEY": "none"}
         self.orchestrator = self._child("orchestrator", "demo-agent", port=port, **agent)
         self._watch: asyncio.Task[None] | None = None
 
@@ -196,7 +198,11 @@ class Processes:
         while True:
             status = await self.worker.ended()
             self._say(f"the speech worker died (status {status}) and is replaced")
-            await self.worker.start()
+            try:
+                await self.worker.start()
+            except ProcessFailed as failure:
+                self._say(str(failure))
+                return
 
 
 async def _accepts(port: int) -> bool:

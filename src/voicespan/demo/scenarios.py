@@ -34,7 +34,7 @@ class Scenario:
     speech_fails: bool = False
     """The speech worker fails to speak the reply."""
     outcome: str | None = "completed"
-    """The `voice.turn.outcome` to expect."""
+    """The `voice.turn.outcome` to expect; None is any."""
 
     @property
     def tokens(self) -> list[str]:
