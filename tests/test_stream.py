@@ -208,3 +208,20 @@ async def test_what_cannot_be_iterated_is_left_alone(voice: VoiceRecorder) -> No
     """A wrong argument meets the service's own error, not one of ours."""
     answer = object()
     assert voice.session().user_turn().llm().stream(answer) is answer  # type: ignore[type-var]
+
+
+def test_failed_calls_are_named_by_their_grpc_status(voice: VoiceRecorder) -> None:
+    """A gRPC error is known by its status code and details, not by the client library's class."""
+
+    class RpcError(Exception):
+        def code(self) -> SimpleNamespace:
+            return SimpleNamespace(name="UNAVAILABLE")
+
+        def details(self) -> str:
+            return "worker gone"
+
+    turn = voice.session().user_turn()
+    with pytest.raises(RpcError), turn.tts():
+        raise RpcError
+    span = finished(voice, turn)["tts"]
+    assert (span.error, span.attributes["error.type"]) == ("worker gone", "UNAVAILABLE")

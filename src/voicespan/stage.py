@@ -30,12 +30,25 @@ def is_cancellation(error: BaseException) -> bool:
 
 
 def failure_of(error: BaseException | str, at_ns: int) -> Failure:
-    """Return the failure that an exception, or an `error.type` in words, stands for."""
+    """Return the failure that an exception, or an `error.type` in words, stands for.
+
+    `error.type` is the exception's full name; for gRPC, by its convention, the name of the status code.
+    """
     if isinstance(error, str):
         return Failure(error, error, "", at_ns)
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Failure(name, str(error), "".join(traceback.format_exception(error)), at_ns)
+    name, message = _grpc_status(error) or (name, str(error))
+    return Failure(name, message, "".join(traceback.format_exception(error)), at_ns)
+
+
+def _grpc_status(error: BaseException) -> tuple[str, str] | None:
+    """The code and details of a `grpc.RpcError`, told by its shape: gRPC is not imported for it."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    if not callable(code) or not callable(details):
+        return None
+    name = getattr(code(), "name", None)
+    return (name, str(details() or name)) if isinstance(name, str) else None
 
 
 class Stage:
