@@ -137,14 +137,17 @@ class Shutdown:
 
     def run(self) -> None:
         """Close the open turns and send everything; return after VOICESPAN_EXIT_TIMEOUT_S at the latest."""
-        if self._begun:
-            return
-        self._begun = True
-        _deadlines_s.append(time.monotonic() + settings.current().exit_timeout_s - INTERPRETER_S)
-        for step in self._steps:
-            step.begin()
-        for step in self._steps:
+        first, self._begun = not self._begun, True
+        if first:
+            _deadlines_s.append(time.monotonic() + settings.current().exit_timeout_s - INTERPRETER_S)
+            for step in self._steps:
+                step.begin()
+        for step in self._steps:  # also when a signal comes while the exit is under way
             step.done.wait(remaining_s())
+        if first:
+            self._say_what_is_lost()
+
+    def _say_what_is_lost(self) -> None:
         unsent = [_unsent(batcher) for batcher in self._batchers if batcher.unsent]
         unsent += [
             f"the last metrics to {it.target} ({it.reason or NO_ANSWER})" for it in self._metric_targets if it.unsent
@@ -154,11 +157,12 @@ class Shutdown:
 
     def _end_spans(self) -> None:
         emit = sys.modules.get("voicespan.emit")
-        try:
-            if emit is not None:
+        if emit is not None:
+            try:
                 emit.shutdown()
-        finally:
-            self._turns_closed.open()
+            except Exception as error:
+                say("exit.turns", f"at exit, closing the open turns went wrong: {error!r}")
+        self._turns_closed.open()
         for batcher in self._batchers:
             batcher.close()
         if self._tracers is not None:
