@@ -93,7 +93,7 @@ def demo(
         if as_json:
             click.echo(json.dumps([_plain(result) for result in results], indent=2))
         else:
-            _conclude(results, receiver, console, keep)
+            _conclude(results, receiver, console, keep, stays=not exit_)
         _complain(results)
         if not (exit_ or as_json):
             _stay(receiver, console, browser=not no_browser)
@@ -177,7 +177,9 @@ def _introduce(receiver: Receiver, console: Console) -> None:
     console.print(f"Turns are received at {receiver.endpoint} and kept in {receiver.store.path}", highlight=False)
 
 
-def _conclude(results: Sequence[Result], receiver: Receiver, console: Console, keep: Path | None) -> None:
+def _conclude(
+    results: Sequence[Result], receiver: Receiver, console: Console, keep: Path | None, *, stays: bool
+) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for title in ("turn", "what happened", "outcome", "heard silence", "recording", "mostly", "trace"):
         table.add_column(title, justify="right" if title in ("turn", "heard silence", "recording") else "left")
@@ -186,7 +188,7 @@ def _conclude(results: Sequence[Result], receiver: Receiver, console: Console, k
     console.print()
     console.print(table)
     console.print("\nHeard silence is what the spans say, recording what the caller's ear recorded.", style="dim")
-    _suggest(results, receiver, console)
+    _suggest(results, receiver, console, stays=stays)
     if keep is not None:
         console.print(f"  {keep}  the call as call.wav, what really happened as truth.jsonl", highlight=False)
 
@@ -204,16 +206,20 @@ def _row(result: Result) -> list[str]:
     ]  # fmt: skip
 
 
-def _suggest(results: Sequence[Result], receiver: Receiver, console: Console) -> None:
+def _suggest(results: Sequence[Result], receiver: Receiver, console: Console, *, stays: bool) -> None:
     slowest = max(results, key=lambda result: (result.turn and result.turn.response_ns) or 0).turn
-    lines = [
-        "\nWhat to do next",
-        "  voicespan turns               every turn, the slowest first with --sort response",
-        f"  voicespan show {slowest.trace_id[:12] if slowest else 'last':<12}   one turn with all its spans",
-        f"  OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py   your own agent",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    trace = slowest.trace_id[:12] if slowest else "last"
+    database = "" if receiver.store.path == default_database() else f" --db {receiver.store.path}"
+    own = f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py" if stays else "voicespan ui"
+    lines = (
+        (f"voicespan turns{database}", "every turn; --sort response puts the slowest first"),
+        (f"voicespan show {trace}{database}", "one turn with all its spans"),
+        (own, "the turns of your own agent"),
+    )
+    width = max(len(command) for command, _ in lines)
+    console.print("\nWhat to do next")
+    for command, words in lines:
+        console.print(f"  {command:<{width}}   {words}", highlight=False, soft_wrap=True)
 
 
 def _complain(results: Sequence[Result]) -> None:
