@@ -47,8 +47,11 @@ def _grpc_status(error: BaseException) -> tuple[str, str] | None:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if not callable(code) or not callable(details):
         return None
-    name = getattr(code(), "name", None)
-    return (name, str(details() or name)) if isinstance(name, str) else None
+    try:
+        name = getattr(code(), "name", None)
+        return (name, str(details() or name)) if isinstance(name, str) else None
+    except Exception:  # somebody else's exception, of another shape after all
+        return None
 
 
 class Stage:
