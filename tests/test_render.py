@@ -9,8 +9,11 @@ from rich.console import Console
 from voicespan import names as n
 from voicespan.local.span import Event, Span, spans_of
 from voicespan.local.stages import COLOURS, MILESTONES, colour_of
+from voicespan.local.strip import mini_strip
 from voicespan.local.turn import summarise
-from voicespan.render import MAX_ROWS, cause, mini_strip, render_turn
+from voicespan.local.waterfall import MAX_ROWS
+from voicespan.local.words import cause
+from voicespan.render import render_turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 MS = 1_000_000
 ONSET_NS = 1_800_000_000_000_000_000
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-SHARES = {"endpoint": 0.42, "llm": 2.08, "tool": 0.24, "sentence": 0.18, "tts": 0.15, "send": 0.003, "network": 0.137}
+SHARES = {"endpoint": 0.42, "llm": 2.08, "tool": 0.24, "sentence": 0.18, "tts": 0.15, "send": 0.03, "network": 0.11}
 
 
 class Spans(list[Span]):
@@ -169,7 +172,7 @@ def test_strip_shows_each_share() -> None:
     assert len(sections) == len(SHARES)
     assert sections[1] == pytest.approx(2080 / 3210 * 100, abs=2)
     legend = " ".join(line for line in lines if "■" in line)
-    for words in ("endpoint 420 ms 13 %", "llm 2,080 ms 65 %", "send 3 ms < 1 %", "network 137 ms 4 %"):
+    for words in ("endpoint 420 ms 13 %", "llm 2,080 ms 65 %", "send 30 ms < 1 %", "network 110 ms 3 %"):
         assert words in legend
     assert line_of(lines, "heard after 3.21 s").startswith("speech ends")
 
@@ -272,6 +275,25 @@ def test_interruption_is_told() -> None:
     lines = drawn(spans)
     assert "Interrupted: silent after 0.40 s." in lines[1]
     assert line_of(lines, "barge_in total").endswith("400 ms")
+
+
+def test_failure_after_the_answer_began_is_told() -> None:
+    """Who got an answer that broke off is told from who got a whole one."""
+    spans = Spans()
+    turn = root(spans, 3000, voice__turn__outcome="error", voice__turn__bottleneck="llm", error__type="TimeoutError")
+    spans.add("voice.response", 1000, 2000, turn, voice__response__share__llm=1.0)
+    assert "of it was llm. Then it failed: TimeoutError." in "\n".join(drawn(spans))
+
+
+def test_next_to_nothing_takes_no_room_in_the_strip() -> None:
+    """A share that is far smaller than a cell stands in the legend only."""
+    spans = Spans()
+    turn = root(spans, 3000, voice__turn__bottleneck="llm")
+    shares: dict[str, Any] = {"voice.response.share.asr": 0.00004, "voice.response.share.llm": 0.99996}
+    spans.add("voice.response", 1000, 2000, turn, **shares)
+    lines = drawn(spans)
+    assert "┼" not in "\n".join(lines)
+    assert line_of(lines, "■ asr 0 ms < 1 %")
 
 
 def test_remarks_stand_beside_the_name() -> None:
@@ -415,7 +437,8 @@ def test_mini_strip_fills_its_cells() -> None:
     assert row is not None
     strip = mini_strip(row, 24)
     assert len(strip) == 24
-    assert [str(span.style) for span in strip.spans] == [COLOURS[stage] for stage in n.SHARE_STAGES if stage in SHARES]
+    shown = [stage for stage in n.SHARE_STAGES if SHARES.get(stage, 0) > 0.1]
+    assert [str(span.style) for span in strip.spans if span.end > span.start] == [COLOURS[stage] for stage in shown]
     assert mini_strip(row._replace(shares={}), 24).plain == ""
 
 

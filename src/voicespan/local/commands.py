@@ -7,40 +7,33 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from voicespan.local import view
+from voicespan.local.listing import turn_line, turn_table
 from voicespan.local.reader import INCOMPLETE, SORT_COLUMNS, Reader, TurnQuery, UnknownTurnError
 from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
-from voicespan.local.stages import BAD, COLOURS
 from voicespan.local.store import default_database
-from voicespan.local.turn import NS_PER_S
-from voicespan.render import mini_strip, printable, render_turn
+from voicespan.local.words import NS_PER_MS
+from voicespan.render import render_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
     from voicespan.local.server import Receiver
     from voicespan.local.turn import Turn
 
-_NS_PER_MS = 1_000_000
 _DAY_S = 86_400
 _MIB = 1 << 20
 _OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", INCOMPLETE)
-_STRIP_CELLS = 24
-_MAX_COLUMN_WIDTH = 28
-_TRACE_DIGITS = 12
 _PIPE_WIDTH = 120
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -107,7 +100,7 @@ def turns(
     as_json: bool,
 ) -> None:
     """List the turns of the local store, the newest first."""
-    slower_than_ns = None if slower_than is None else round(slower_than * _NS_PER_MS)
+    slower_than_ns = None if slower_than is None else round(slower_than * NS_PER_MS)
     query = TurnQuery(session=session, outcome=outcome, slower_than_ns=slower_than_ns, sort=sort, limit=limit)
     with _errors():
         found = Reader(database or default_database()).turns(query)
@@ -115,7 +108,7 @@ def turns(
         click.echo(json.dumps([view.turn(turn) for turn in found], indent=2))
     elif found:
         console = _console()
-        console.print(_table(found, sort, console))
+        console.print(turn_table(found, sort, console))
     else:
         click.echo("No turn matches.")
 
@@ -192,92 +185,7 @@ class _Announcer:
         for turn in changed:
             if turn.complete and turn.trace_id not in self.seen:
                 self.seen.append(turn.trace_id)
-                self.console.print(_line(turn), soft_wrap=True)
-
-
-def _line(turn: Turn) -> Text:
-    waited = "" if turn.response_ns is None else f"{turn.response_ns / NS_PER_S:.2f} s"
-    who = f"{turn.session_id or turn.service or '-'} · {turn.turn_index or '-'}"
-    return Text.assemble(
-        (_clock(turn.start_ns), "dim"),
-        f"  {printable(who):<24.24}",
-        f" {waited:>8}  ",
-        _bottleneck(turn),
-        "  ",
-        (f"{_outcome(turn):<12}", _outcome_style(turn)),
-        (turn.trace_id[:_TRACE_DIGITS], "dim"),
-    )
-
-
-class _Column(NamedTuple):
-    """A column of the list; it is left out where the terminal is narrower than `from_width`."""
-
-    title: str
-    cell: Callable[[Turn], str | Text]
-    right: bool = False
-    from_width: int = 0
-    colours_only: bool = False
-
-
-def _table(found: list[Turn], sort: str, console: Console) -> Table:
-    coloured = console.color_system is not None and not console.no_color
-    columns = [
-        column
-        for column in _columns(sort)
-        if console.width >= column.from_width and (coloured or not column.colours_only)
-    ]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=True, max_width=_MAX_COLUMN_WIDTH
-        )
-    for turn in found:
-        table.add_row(*(column.cell(turn) for column in columns))
-    return table
-
-
-def _columns(sort: str) -> Iterator[_Column]:
-    yield _Column("time", lambda turn: Text(_clock(turn.start_ns), "dim"))
-    yield _Column("session", lambda turn: Text(printable(turn.session_id or turn.service)))
-    yield _Column("turn", lambda turn: str(turn.turn_index or ""), right=True)
-    yield _Column("heard silence", _heard, right=True)
-    if sort not in ("start", "response"):
-        yield _Column(sort, lambda turn: _milliseconds(getattr(turn, SORT_COLUMNS[sort])), right=True)
-    yield _Column("where it went", lambda turn: mini_strip(turn, _STRIP_CELLS), from_width=100, colours_only=True)
-    yield _Column("mostly", _bottleneck)
-    yield _Column("outcome", lambda turn: Text(_outcome(turn), _outcome_style(turn)))
-    yield _Column("model", lambda turn: Text(printable(turn.model or ""), "dim"), from_width=120)
-    yield _Column("trace", lambda turn: Text(turn.trace_id[:_TRACE_DIGITS], "dim"))
-
-
-def _heard(turn: Turn) -> Text:
-    return Text(_milliseconds(turn.response_ns), f"bold {BAD}" if turn.unanswered else "bold")
-
-
-def _bottleneck(turn: Turn) -> Text:
-    share_ns = turn.shares.get(turn.bottleneck or "")
-    if not share_ns or not turn.response_ns:
-        return Text()
-    return Text(
-        f"{turn.bottleneck} {share_ns / turn.response_ns:.0%}".replace("%", " %"), COLOURS[str(turn.bottleneck)]
-    )
-
-
-def _outcome(turn: Turn) -> str:
-    return printable(turn.outcome or "" if turn.complete else INCOMPLETE)
-
-
-def _outcome_style(turn: Turn) -> str:
-    return "" if turn.outcome == "completed" else BAD
-
-
-def _clock(start_ns: int) -> str:
-    start, today = time.localtime(start_ns / NS_PER_S), time.localtime()
-    return time.strftime("%H:%M:%S" if start[:3] == today[:3] else "%Y-%m-%d %H:%M", start)
-
-
-def _milliseconds(length_ns: int | None) -> str:
-    return "" if length_ns is None else f"{length_ns / _NS_PER_MS:,.0f} ms"
+                self.console.print(turn_line(turn), soft_wrap=True)
 
 
 def _console() -> Console:

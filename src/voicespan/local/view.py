@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from voicespan.local.reader import TurnQuery
 from voicespan.local.turn import NS_PER_S
+from voicespan.local.words import cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,8 +40,9 @@ def query(parameters: Mapping[str, str]) -> TurnQuery:
 
 
 def turn(row: Turn) -> dict[str, Any]:
-    """Return a turn for JSON: every length and time in seconds."""
+    """Return a turn for JSON: every length and time in seconds, and one sentence that says why the user waited."""
     values = {_second_name(key): _seconds(key, value) for key, value in row._asdict().items()}
+    values["cause"] = cause(row)
     values["shares"] = {stage: share_ns / NS_PER_S for stage, share_ns in row.shares.items()}
     return values
 
