@@ -89,6 +89,17 @@ def test_turns_are_sorted_by_a_stage(store: Store) -> None:
     assert "410 ms" in lines[2]
 
 
+@pytest.mark.parametrize(("width", "titles"), [(140, "mostly outcome model"), (84, "mostly outcome"), (62, "")])
+def test_list_fits_the_terminal(store: Store, monkeypatch: pytest.MonkeyPatch, width: int, titles: str) -> None:
+    """Where it is narrow, whole columns are left out instead of all being cut."""
+    trace = turn()
+    add(store, trace)
+    monkeypatch.setenv("COLUMNS", str(width))
+    head, line = run("turns").output.splitlines()
+    assert " ".join(head.split("silence")[1].split()[:-1]) == titles
+    assert max(len(head.rstrip()), len(line.rstrip())) <= width
+
+
 def test_turns_are_filtered(store: Store) -> None:
     """Session, outcome and limit choose; no match is said, not an error."""
     add(store, turn(session="a"), turn(session="b", outcome="error"), turn(session="b"))

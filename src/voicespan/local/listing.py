@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,31 +25,39 @@ if TYPE_CHECKING:
 _STRIP_CELLS = 24
 _MAX_COLUMN_WIDTH = 28
 _TRACE_DIGITS = 12
+_BOTTLENECK_WIDTH = 18
+_UNLIMITED = 10_000
+_COLOURS_ONLY = "where it went"
 
 
 class _Column(NamedTuple):
-    """A column of the list; it is left out where the terminal is narrower than `from_width`."""
+    """A column of the list; `optional` ones are left out where the console is too narrow, the highest number first."""
 
     title: str
     cell: Callable[[Turn], str | Text]
     right: bool = False
-    from_width: int = 0
-    colours_only: bool = False
+    optional: int = 0
 
 
 def turn_table(found: list[Turn], sort: str, console: Console) -> Table:
     """Return the table of these turns, with the latency that they are sorted by, as wide as the console allows."""
     coloured = console.color_system is not None and not console.no_color
-    columns = [
-        column
-        for column in _columns(sort)
-        if console.width >= column.from_width and (coloured or not column.colours_only)
-    ]
+    columns = [column for column in _columns(sort) if coloured or column.title != _COLOURS_ONLY]
+    table = _table(found, columns)
+    while Measurement.get(console, console.options.update(max_width=_UNLIMITED), table).maximum > console.width:
+        least = max(columns, key=lambda column: column.optional)
+        if not least.optional:
+            break
+        columns.remove(least)
+        table = _table(found, columns)
+    return table
+
+
+def _table(found: list[Turn], columns: list[_Column]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=True, max_width=_MAX_COLUMN_WIDTH
-        )
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=True, max_width=_MAX_COLUMN_WIDTH)
     for turn in found:
         table.add_row(*(column.cell(turn) for column in columns))
     return table
@@ -61,10 +70,10 @@ def _columns(sort: str) -> Iterator[_Column]:
     yield _Column("heard silence", _heard, right=True)
     if sort not in ("start", "response"):
         yield _Column(sort, lambda turn: _milliseconds(getattr(turn, SORT_COLUMNS[sort])), right=True)
-    yield _Column("where it went", lambda turn: mini_strip(turn, _STRIP_CELLS), from_width=100, colours_only=True)
-    yield _Column("mostly", _bottleneck)
-    yield _Column("outcome", lambda turn: Text(_outcome(turn), _outcome_style(turn)))
-    yield _Column("model", lambda turn: Text(printable(turn.model or ""), "dim"), from_width=120)
+    yield _Column(_COLOURS_ONLY, lambda turn: mini_strip(turn, _STRIP_CELLS), optional=3)
+    yield _Column("mostly", _bottleneck, optional=1)
+    yield _Column("outcome", lambda turn: Text(_outcome(turn), _outcome_style(turn)), optional=2)
+    yield _Column("model", lambda turn: Text(printable(turn.model or ""), "dim"), optional=4)
     yield _Column("trace", lambda turn: Text(turn.trace_id[:_TRACE_DIGITS], "dim"))
 
 
@@ -98,14 +107,15 @@ def _milliseconds(length_ns: int | None) -> str:
 
 def turn_line(turn: Turn) -> Text:
     """Return one line that says who waited how long, for what, and what came of it."""
+    bottleneck = _bottleneck(turn)
+    bottleneck.pad_right(max(_BOTTLENECK_WIDTH - len(bottleneck), 0))
     waited = "" if turn.response_ns is None else seconds(turn.response_ns)
     who = f"{turn.session_id or turn.service or '-'} · {turn.turn_index or '-'}"
     return Text.assemble(
         (_clock(turn.start_ns), "dim"),
         f"  {printable(who):<24.24}",
         f" {waited:>8}  ",
-        _bottleneck(turn),
-        "  ",
+        bottleneck,
         (f"{_outcome(turn):<12}", _outcome_style(turn)),
         (turn.trace_id[:_TRACE_DIGITS], "dim"),
     )
