@@ -6,6 +6,7 @@ proxies, netrc files and credential providers stay with `requests`: see `fits`.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - for host names; when two threads are the first to need it, both may fail for good
 import http.client
 import inspect
 import socket
