@@ -132,6 +132,8 @@ class Playback:
     paused_ns: int | None = None
     left_ns: int = 0
     """Length of audio not yet played when it was paused."""
+    cleared: bool = False
+    """Audio was dropped, so that sums of what was made and what was sent differ."""
     unsent_ns: int = 0
     """Length of audio cut away by clears."""
 

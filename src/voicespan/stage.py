@@ -303,7 +303,7 @@ class _Speaking(Stage):
         record.count += frames
         if seconds is not None:
             record.audio_ns += round(seconds * 1e9)
-        self._turn.voice = record
+        self._turn.voice_speaks(record)
 
     def stream(self, source: Source) -> Source:
         """Return the synthesizer's stream, watched: first and last frame, end, failure and cancellation.

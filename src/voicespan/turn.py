@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 FUTURE_NS = 100_000_000
 """Clocks and schedulers disagree a little: a mark this far in the future is taken as now, one further is refused."""
+ROUNDING_NS = 1_000_000
+"""Lengths of audio are sums of rounded seconds: they are compared with this tolerance."""
+
 Phase = Literal["playback_stop", "server_cancel", "worker_pause"]
 
 
@@ -35,7 +38,19 @@ class Turn:
     MAX_STAGES = 256
     MAX_EVENTS = 128
 
-    __slots__ = ("_context", "_now", "_session", "agent", "dropped", "noted", "over", "pending", "record", "voice")
+    __slots__ = (
+        "_context",
+        "_now",
+        "_session",
+        "agent",
+        "counted",
+        "dropped",
+        "noted",
+        "over",
+        "pending",
+        "record",
+        "voice",
+    )
 
     def __init__(self, session: Session, record: TurnRecord) -> None:
         self._session = session
@@ -44,6 +59,8 @@ class Turn:
         self.record = record
         self.voice: StageRecord | None = None
         """The synthesis that speaks, so that what is sent can be told from a filler."""
+        self.counted = False
+        """Frames are counted where they are made; else they are taken to be made when they are sent."""
         self.over: Turn | None = None
         """While this turn's speech is not committed: the turn that it may interrupt."""
         self.pending: Turn | None = None
@@ -210,7 +227,7 @@ class Turn:
         """
         record = self._stage("tts", remote=remote, model=model, provider=provider, language=language, voice=voice)
         record.filler = filler
-        self.voice = record
+        self.voice = self.voice if self.counted else record
         stage = Tts(self, record, sample_rate)
         if text is not None:
             stage.text(text)
@@ -221,7 +238,7 @@ class Turn:
     ) -> Realtime:
         """Begin a response of a speech-to-speech model."""
         record = self._stage("realtime", remote=True, model=model, provider=provider)
-        self.voice = record
+        self.voice = self.voice if self.counted else record
         return Realtime(self, record, sample_rate)
 
     def _stage(
@@ -284,7 +301,7 @@ class Turn:
     def _play(self, playback: Playback, now_ns: int, length_ns: int) -> None:
         """Move the playout clock: the frame plays now, or when what is before it is played out."""
         voice = self.voice
-        if voice is not None and not voice.count and voice.end_ns is None:
+        if voice is not None and not self.counted and voice.end_ns is None:
             # Frames that nobody counted at the synthesizer's mouth: it spoke when the first one was sent.
             voice.first_ns = now_ns if voice.first_ns is None else voice.first_ns
             voice.last_ns = now_ns
@@ -295,13 +312,23 @@ class Turn:
             if now_ns - end_ns > GAP_NS and playback.paused_ns is None and len(playback.gaps) < self.MAX_EVENTS:
                 playback.gaps.append((end_ns, now_ns))
             end_ns = now_ns
-        if playback.filler_only and (voice is None or not voice.filler):
+        if playback.filler_only and (voice is None or not voice.filler) and self._fillers_sent(playback):
             playback.filler_only = False
             if playback.sent_ns:
                 playback.answer_ns = end_ns
         playback.end_ns = end_ns + length_ns
         playback.last_sent_ns = now_ns
         playback.sent_ns += length_ns
+
+    def _fillers_sent(self, playback: Playback) -> bool:
+        """Whether all audio of fillers has left, or was dropped: what leaves now is the answer."""
+        fillers_ns = sum(stage.audio_ns for stage in self.record.stages if stage.filler)
+        return playback.cleared or playback.sent_ns + ROUNDING_NS >= fillers_ns
+
+    def voice_speaks(self, stage: StageRecord) -> None:
+        """Note that a synthesis has given a frame; what is sent from now on is its."""
+        self.voice = stage
+        self.counted = True
 
     @guarded
     def audio_heard(self, at: int | None = None) -> None:
@@ -360,6 +387,7 @@ class Turn:
                 playback.paused_ns = moment_ns if playback.paused_ns is None else playback.paused_ns
                 playback.left_ns += left_ns
             else:
+                playback.cleared = True
                 playback.unsent_ns += left_ns + playback.left_ns
                 playback.left_ns = 0
                 playback.paused_ns = None

@@ -514,3 +514,46 @@ def test_a_synchronous_stream(at: Timeline) -> None:
     [finished] = at.finish()
     assert (at.ms(finished["llm.ttft"].start_ns), at.ms(finished["llm.ttft"].end_ns)) == (1360, 1560)
     assert at.ms(finished["llm"].end_ns) == 1660
+
+
+def test_a_second_sentence_begins_while_the_first_still_leaves(at: Timeline) -> None:
+    """Frames of the first sentence that leave while the second is being made are not taken for the second's own.
+
+    Text 1400, two frames 1500 and 1510, sent 1520 and 1720 · second text 1600, its frame 1800, sent 1920.
+    """
+    turn = at.user_says(at.session())
+    with turn.llm():
+        at(1390)
+    first = turn.tts(text="First.")
+    first.text("First.", at=at(1400))
+    first.audio(seconds=0.2, at=at(1500))
+    first.audio(seconds=0.2, at=at(1510))
+    first.end()
+    turn.audio_sent(0.2, at=at(1520))
+    at(1600)
+    second = turn.tts(text="Second.")
+    turn.audio_sent(0.2, at=at(1720))
+    second.audio(seconds=0.2, at=at(1800))
+    second.end()
+    turn.audio_sent(0.2, at=at(1920))
+    [finished] = at.finish()
+    assert [at.ms(span.end_ns) for span in finished.all("tts.first_audio")] == [1500, 1800]
+
+
+def test_the_rest_of_a_filler_is_not_the_answer(at: Timeline) -> None:
+    """The answer is heard when the filler's audio has left, also if it was made before.
+
+    Filler made 1450, 0.4 s, leaves 1460 and 1660 · answer made 1600, leaves 1860.
+    """
+    turn = at.user_says(at.session())
+    at(1400)
+    with turn.tts(filler=True, text="One moment.") as filler:
+        filler.audio(seconds=0.4, at=at(1450))
+        turn.audio_sent(0.2, at=at(1460))
+    with turn.tts(text="Yes.") as answer:
+        answer.audio(seconds=0.2, at=at(1600))
+        turn.audio_sent(0.2, at=at(1660))
+        turn.audio_sent(0.2, at=at(1860))
+    [finished] = at.finish()
+    assert at.ms(finished["voice.response"].end_ns) == 1460
+    assert at.ms(finished["voice.answer"].end_ns) == 1860
