@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import threading
 import time
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import use_span
+from starlette.requests import Request
 
 from voicespan.local import port as ports
-from voicespan.local.body import Limits
+from voicespan.local.body import Limits, RefusedError, read_body
 from voicespan.local.hosts import host_name
 from voicespan.local.reader import TurnQuery
 from voicespan.local.schema import StoreError
@@ -183,6 +185,23 @@ def test_bad_request_is_refused_and_changes_nothing(
     assert reason in message
     assert contents(shared) == before
     assert post(shared, request(*turn().spans).SerializeToString(), PROTOBUF).status_code == 200
+
+
+async def test_zip_bomb_is_not_unpacked() -> None:
+    """What lies beyond the limit is never held in memory, though it came in one piece."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": BOMB, "more_body": False}
+
+    scope = {"type": "http", "headers": [(b"content-encoding", b"gzip")]}
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="after decompression"):
+            await read_body(Request(scope, receive), LIMITS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * LIMITS.body_bytes < 100 << 20
 
 
 def test_length_that_is_not_declared_is_bounded_too(receiver: Receiver) -> None:
