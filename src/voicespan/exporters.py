@@ -88,10 +88,10 @@ _OTLP_HTTP: dict[Signal, Callable[[], type[Any]]] = {
 
 
 def _from_sdk(signal: Signal, name: str) -> type[Any]:
-    from opentelemetry.sdk._configuration import _get_exporter_entry_point, _import_exporters
-
     wanted: dict[Signal, list[str]] = {"traces": [], "metrics": [], "logs": []}
     try:
+        from opentelemetry.sdk._configuration import _get_exporter_entry_point, _import_exporters
+
         wanted[signal] = [_get_exporter_entry_point(name, signal)]
         found = _import_exporters(wanted["traces"], wanted["metrics"], wanted["logs"])
     except Exception as error:

@@ -233,12 +233,20 @@ These are set where the environment does not set them. All other `OTEL_*` variab
 says: headers, TLS, compression, time-outs, samplers, span limits, `OTEL_SDK_DISABLED`. `OTEL_CONFIG_FILE` is refused.
 """
 
+_CHOICE = """## Which distribution is loaded
+
+`voicespan run -- COMMAND` chooses voicespan by itself. `opentelemetry-instrument` and the Kubernetes operator load the
+first distribution that they find; where others are installed (`opentelemetry-distro` among them), choose with
+`OTEL_PYTHON_DISTRO=voicespan` and `OTEL_PYTHON_CONFIGURATOR=voicespan`. A name that is not installed, or another
+distribution that came first, is said on stderr.
+"""
+
 
 def markdown() -> str:
     """Return docs/settings.md."""
     ours = _table([(variable, variable.type.words) for variable in VARIABLES])
     standard = _table([(variable, "") for variable in OTEL_DEFAULTS])
-    return f"{_HEAD}\n{ours}\n{_OTEL_HEAD}\n{standard}"
+    return f"{_HEAD}\n{ours}\n{_OTEL_HEAD}\n{standard}\n{_CHOICE}"
 
 
 def _table(rows: list[tuple[Variable, str]]) -> str:
