@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Transport:
                 return Result(error=error)
             if answer.will_close:
                 self._drop()
-            return Result(answer.status, answer.reason, None, body, answer.headers)
+            return Result(answer.status, answer.reason, None, body, cast("Mapping[str, str]", answer.headers))
 
     def close(self) -> None:
         """Close the connection, also under a request."""
