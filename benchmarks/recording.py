@@ -40,7 +40,7 @@ class Keep(SpanProcessor):
 
 
 def plain_turn(tracer: trace.Tracer, session_id: str) -> None:
-    """The twelve spans of a plain turn by hand, as well as it can be done: explicit parents, attributes at the start."""
+    """The twelve spans of a plain turn by hand, done well: explicit parents, attributes at the start."""
     start, child = tracer.start_span, trace.set_span_in_context
     turn = start(
         "voice.turn",
