@@ -17,21 +17,36 @@ class SpanLike(Protocol):
     """What the summary reads of a span."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """Name of the span."""
+
     @property
-    def parent_id(self) -> object: ...  # noqa: D102
+    def parent_id(self) -> object:
+        """Id of its parent; None for a root."""
+
     @property
-    def start_ns(self) -> int: ...  # noqa: D102
+    def start_ns(self) -> int:
+        """Unix time in nanoseconds."""
+
     @property
-    def end_ns(self) -> int: ...  # noqa: D102
+    def end_ns(self) -> int:
+        """Unix time in nanoseconds."""
+
     @property
-    def service(self) -> str: ...  # noqa: D102
+    def service(self) -> str:
+        """The `service.name` of its resource."""
+
     @property
-    def scope(self) -> str: ...  # noqa: D102
+    def scope(self) -> str:
+        """Name of its instrumentation scope."""
+
     @property
-    def error(self) -> str | None: ...  # noqa: D102
+    def error(self) -> str | None:
+        """Status message of a failed span, else None."""
+
     @property
-    def attributes(self) -> Attributes: ...  # noqa: D102
+    def attributes(self) -> Attributes:
+        """Its attributes."""
 
 
 class Turn(NamedTuple):
