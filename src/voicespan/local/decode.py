@@ -216,12 +216,11 @@ def _error(message: OtlpSpan) -> str | None:
 
 
 def _plain_map(pairs: Iterable[KeyValue]) -> dict[str, Value]:
-    return {pair.key: _plain(pair.value) for pair in pairs}
+    # Most values are strings: those are not worth a call.
+    return {pair.key: pair.value.string_value or _plain(pair.value) for pair in pairs}
 
 
 def _plain(value: AnyValue) -> Value:
-    if text := value.string_value:  # most are
-        return text
     kind = value.WhichOneof("value")
     if kind is None:
         return None

@@ -200,7 +200,10 @@ class Store:
 def _by_trace(spans: Sequence[ReceivedSpan]) -> dict[bytes, dict[bytes, ReceivedSpan]]:
     traces: dict[bytes, dict[bytes, ReceivedSpan]] = {}
     for span in spans:
-        traces.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
+        of_trace = traces.get(span.trace_id)
+        if of_trace is None:
+            of_trace = traces[span.trace_id] = {}
+        of_trace.setdefault(span.span_id, span)
     return traces
 
 

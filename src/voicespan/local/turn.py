@@ -127,6 +127,8 @@ def summarise(trace_id: str, spans: Iterable[SpanLike]) -> Turn | None:
     own = root.attributes if root is not None else {}
     response = tree.first(n.SPAN_RESPONSE) or tree.first(n.SPAN_UNANSWERED)
     silence = response.attributes if response is not None else {}
+    # The response has copies of what its stages say; only without one is it worth asking them.
+    thinks, speaks, plays = (_THINKS, _SPEAKS, _PLAYS) if response is None else ((), (), ())
     start_ns = root.start_ns if root is not None else min(span.start_ns for span in spans)
     end_ns = root.end_ns if root is not None else max(span.end_ns for span in spans)
     return Turn(
@@ -151,12 +153,12 @@ def summarise(trace_id: str, spans: Iterable[SpanLike]) -> Turn | None:
         **{column: tree.latency(name) for column, name in _LATENCIES.items()},
         first_audio_ns=_ns(own.get(n.VOICE_SESSION_FIRST_AUDIO)),
         silenced_ns=_silenced(tree),
-        model=_text(tree.said(n.GEN_AI_REQUEST_MODEL, silence, _THINKS)),
-        voice=_text(tree.said(n.VOICE_TTS_VOICE_NAME, silence, _SPEAKS)),
+        model=_text(tree.said(n.GEN_AI_REQUEST_MODEL, silence, thinks)),
+        voice=_text(tree.said(n.VOICE_TTS_VOICE_NAME, silence, speaks)),
         language=_text(tree.said(n.VOICE_LANGUAGE, silence, _LISTENS)),
-        worker=_text(tree.said(n.VOICE_WORKER_ID, silence, _SPEAKS)),
+        worker=_text(tree.said(n.VOICE_WORKER_ID, silence, speaks)),
         transport=_text(own.get(n.VOICE_TRANSPORT) or silence.get(n.VOICE_TRANSPORT)),
-        measurement_point=_text(tree.said(n.VOICE_MEASUREMENT_POINT, silence, _PLAYS)),
+        measurement_point=_text(tree.said(n.VOICE_MEASUREMENT_POINT, silence, plays)),
         clock_error_ns=_ns(silence.get(n.VOICE_CLOCK_OFFSET_ERROR_S)),
         shares=_shares(silence),
         attributes=dict(own),
@@ -175,7 +177,9 @@ class _Tree:
 
     def first(self, name: str) -> SpanLike | None:
         found = self.by_name.get(name)
-        return min(found, key=lambda span: span.start_ns) if found else None
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else min(found, key=lambda span: span.start_ns)
 
     def latency(self, name: str) -> int | None:
         """Return the length of the span; of several, of the longest that the user waited for, else the last."""
@@ -204,8 +208,12 @@ def _silenced(tree: _Tree) -> int | None:
 
 
 def _shares(silence: Mapping[str, Value]) -> dict[str, int]:
-    found = {stage: _ns(silence.get(n.SHARE_PREFIX + stage)) for stage in n.SHARE_STAGES}
-    return {stage: share_ns for stage, share_ns in found.items() if share_ns}
+    shares: dict[str, int] = {}
+    for stage in n.SHARE_STAGES:
+        share_ns = _ns(silence.get(n.SHARE_PREFIX + stage)) if silence else None
+        if share_ns:
+            shares[stage] = share_ns
+    return shares
 
 
 def _length(span: SpanLike | None) -> int | None:
