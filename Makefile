@@ -24,8 +24,8 @@ format: .venv/dev.stamp ## let ruff mend what it can
 	$(BIN)/ruff format
 
 docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings.md
-	$(BIN)/python -W ignore::RuntimeWarning -m voicespan.names > docs/names.md
-	$(BIN)/python -W ignore::RuntimeWarning -m voicespan.settings > docs/settings.md
+	$(BIN)/python -m voicespan.names > docs/names.md
+	$(BIN)/python -m voicespan.settings > docs/settings.md
 
 bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done

@@ -1,9 +1,17 @@
 """OpenTelemetry distribution for real-time voice AI: one trace per utterance, measured at the user's ear."""
 
-from voicespan.sessions import Session, current_session, current_turn, session
-from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
-from voicespan.turn import Turn
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from voicespan.distro import setup_tracing
+    from voicespan.sessions import Session, current_session, current_turn, session
+    from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
+    from voicespan.turn import Turn
 
 __all__ = (
     "Asr",
@@ -18,4 +26,26 @@ __all__ = (
     "current_session",
     "current_turn",
     "session",
+    "setup_tracing",
 )
+
+_ROOMS = {
+    "voicespan.distro": ("setup_tracing",),
+    "voicespan.sessions": ("Session", "current_session", "current_turn", "session"),
+    "voicespan.stage": ("Asr", "Llm", "Realtime", "Stage", "Tool", "Tts"),
+    "voicespan.turn": ("Turn",),
+}
+_HOME = {name: module for module, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: a service that only starts under voicespan pays for none of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
 
+_NO_SPAN_PER_MESSAGE = {"exclude_spans": ["receive", "send"]}
+_OPTIONS: dict[str, dict[str, Any]] = {"fastapi": _NO_SPAN_PER_MESSAGE, "starlette": _NO_SPAN_PER_MESSAGE}
+"""What integrations of OpenTelemetry are loaded with: a call's audio would be a hundred spans a second."""
+
 loaded: set[str] = set()
 """The variables of `voicespan.choice` whose entry point was loaded from here."""
 
@@ -45,7 +49,7 @@ class VoicespanDistro(BaseDistro):  # type: ignore[misc]
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         """Load an integration, unless everything is switched off."""
         if not settings.current().disabled:
-            super().load_instrumentor(entry_point, **kwargs)
+            super().load_instrumentor(entry_point, **(_OPTIONS.get(entry_point.name, {}) | kwargs))
 
 
 class VoicespanConfigurator:

@@ -10,9 +10,9 @@ from voicespan.demo.recognizer import Recognizer, Recognizers
 from .sounds import cough, on_the_line, spoken
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def recognizer() -> Recognizer:
-    """Give one with the grammar of the demo."""
+    """Give one with the grammar of the demo; a new one, since it adapts to what it hears."""
     return Recognizer(scenarios.questions())
 
 

@@ -188,7 +188,7 @@ class Processes:
         environ |= {truth.VARIABLE: str(self.truth), **variables}
         if service is not None:
             environ |= {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
-            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "call,healthz"}
+            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "healthz"}
             environ = run.environment(environ, service, self._endpoint)
         options = (role, "--port", str(port), "--seed", str(self._seed), *arguments)
         return Child(role, options, environ, self._directory / f"{role}.log", port)

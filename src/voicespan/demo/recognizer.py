@@ -23,7 +23,7 @@ class Recognizer:
         self._listening = False
 
     def start(self) -> None:
-        """Begin an utterance, and forget the one before."""
+        """Begin an utterance; of those before, only the adaptation to the line remains."""
         self.stop()
         self._decoder.start_utt()
         self._listening = True
