@@ -63,7 +63,7 @@ class VoicespanConfigurator:
         try:
             if _wanted():
                 set_defaults(os.environ)
-                from voicespan import providers
+                from voicespan.sdk import providers
 
                 providers.start(kwargs.get("auto_instrumentation_version"))
         except Exception as error:
@@ -77,7 +77,7 @@ def setup_tracing(service_name: str | None = None) -> Tracer:
     """
     from opentelemetry import trace
 
-    from voicespan import resource
+    from voicespan.sdk import resource
 
     if service_name and resource.service_name(os.environ) is None:
         os.environ["OTEL_SERVICE_NAME"] = service_name

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from voicespan import choice, resource, settings
+from voicespan import choice, settings
 from voicespan.distro import set_defaults
-from voicespan.exporters import makers
+from voicespan.sdk import resource
+from voicespan.sdk.exporters import makers
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from voicespan.endpoint import Endpoint, Signal
-    from voicespan.exporters import Maker
+    from voicespan.sdk.endpoint import Endpoint, Signal
+    from voicespan.sdk.exporters import Maker
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -200,7 +201,7 @@ def _deliver(signal: Signal, maker: Maker, endpoint: Endpoint) -> Check:
 
 def _probe(signal: Signal, maker: Maker) -> str | None:
     """Send an empty request exactly as the service would; return why it was not taken."""
-    from voicespan.export import Why
+    from voicespan.sdk.export import Why
 
     exporter = maker()
     why = Why(exporter)
@@ -223,7 +224,7 @@ def _nothing(signal: Signal) -> object:
 
 
 def _remedy(reason: str, endpoint: Endpoint) -> str:
-    from voicespan.export import REFUSED, UNKNOWN_HOST, UNTRUSTED
+    from voicespan.sdk.export import REFUSED, UNKNOWN_HOST, UNTRUSTED
 
     if reason == REFUSED:
         return "start a Collector there (on this machine: `voicespan ui`), or set OTEL_EXPORTER_OTLP_ENDPOINT"

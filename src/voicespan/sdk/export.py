@@ -13,9 +13,9 @@ from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.trace import SpanProcessor
 
 from voicespan import settings
-from voicespan.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal
 from voicespan.diagnostics import counters, say
-from voicespan.shutdown import close, leaving
+from voicespan.sdk.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal
+from voicespan.sdk.shutdown import close, leaving
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def stop_retrying(exporter: object) -> None:
 
 
 class BatchProcessor(SpanProcessor):
-    """Sends ended spans in small batches from a thread of its own; see `voicespan.batch.Batcher` for what it promises.
+    """Sends ended spans in small batches from a thread of its own; see `Batcher` for what it promises.
 
     `remake` makes another exporter like this one, for the child of a fork.
     """

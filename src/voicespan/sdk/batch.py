@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from voicespan.diagnostics import Counters, counters, number, say
-from voicespan.latch import Latch
+from voicespan.sdk.latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

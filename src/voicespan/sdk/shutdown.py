@@ -12,9 +12,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from voicespan import settings
-from voicespan.batch import NO_ANSWER
 from voicespan.diagnostics import number, say
-from voicespan.latch import Latch
+from voicespan.sdk.batch import NO_ANSWER
+from voicespan.sdk.latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-    from voicespan.batch import Batcher
+    from voicespan.sdk.batch import Batcher
 
 
 class MetricTarget(Protocol):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from voicespan.endpoint import Endpoint, Signal
-from voicespan.transport import Transport, fits
+from voicespan.sdk.endpoint import Endpoint, Signal
+from voicespan.sdk.transport import Transport, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from voicespan.endpoint import Endpoint
-from voicespan.transport import Transport, fits
+from voicespan.sdk.endpoint import Endpoint
+from voicespan.sdk.transport import Transport, fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from voicespan import diagnostics, export, settings
-from voicespan.batch import DROPPED, FAILED, SENT, Limits, Refusal
-from voicespan.export import BatchProcessor, MetricSender, Why, count_processed, is_passing, plain_reason
+from voicespan import diagnostics, settings
+from voicespan.sdk import export
+from voicespan.sdk.batch import DROPPED, FAILED, SENT, Limits, Refusal
+from voicespan.sdk.export import BatchProcessor, MetricSender, Why, count_processed, is_passing, plain_reason
 from voicespan.settings import Settings
 
 if TYPE_CHECKING:

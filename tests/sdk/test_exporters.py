@@ -5,7 +5,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-from voicespan.exporters import makers
+from voicespan.sdk.exporters import makers
 
 
 def test_otlp_over_http() -> None:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from voicespan.endpoint import Endpoint
+from voicespan.sdk.endpoint import Endpoint
 
 
 @pytest.mark.parametrize(

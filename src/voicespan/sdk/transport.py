@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from voicespan.endpoint import Endpoint
+    from voicespan.sdk.endpoint import Endpoint
 
 _STAY_WITH_REQUESTS = ("http_proxy", "https_proxy", "all_proxy", "netrc")
 _CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from voicespan import diagnostics, settings
-from voicespan.batch import DROPPED, FAILED, LATE, RETRY_S, SENT, Batcher, Limits, Refusal
+from voicespan.sdk.batch import DROPPED, FAILED, LATE, RETRY_S, SENT, Batcher, Limits, Refusal
 from voicespan.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry._logs import set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 
-from voicespan.batch import Batcher, Limits
-from voicespan.export import ExporterSender
-from voicespan.shutdown import close
+from voicespan.sdk.batch import Batcher, Limits
+from voicespan.sdk.export import ExporterSender
+from voicespan.sdk.shutdown import close
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadWriteLogRecord
     from opentelemetry.sdk.resources import Resource
 
-    from voicespan.exporters import Maker
+    from voicespan.sdk.exporters import Maker
 
 
 class LogBatchProcessor(LogRecordProcessor):

@@ -15,19 +15,20 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import TracerProvider
 
-from voicespan import names, resource
-from voicespan.batch import Batcher, Limits
+from voicespan import names
 from voicespan.diagnostics import say
-from voicespan.export import BatchProcessor, MetricSender, count_processed
-from voicespan.exporters import Maker, makers
-from voicespan.shutdown import Shutdown
+from voicespan.sdk import resource
+from voicespan.sdk.batch import Batcher, Limits
+from voicespan.sdk.export import BatchProcessor, MetricSender, count_processed
+from voicespan.sdk.exporters import Maker, makers
+from voicespan.sdk.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.sdk.resources import Resource
 
-    from voicespan.endpoint import Endpoint, Signal
+    from voicespan.sdk.endpoint import Endpoint, Signal
 
 _SAMPLERS = frozenset(
     {
@@ -99,7 +100,7 @@ class _Starting:
         found = self._makers("logs")
         if not found:
             return
-        from voicespan.export_logs import install
+        from voicespan.sdk.logs import install
 
         limits = Limits.read(os.environ, "OTEL_BLRP")
         provider, batchers = install(self._resource, found, limits)
