@@ -374,7 +374,7 @@ def test_no_spans_is_no_failure() -> None:
 
 
 def test_names_cannot_command_the_terminal() -> None:
-    """Escape sequences and line breaks in what a sender chose are replaced."""
+    """Escape sequences in what a sender chose are replaced, and line breaks become spaces."""
     spans = Spans()
     turn = root(spans, 100, session__id="a\x1b[2Jb", voice__turn__outcome="\x1b]0;x\x07", service="s\nt")
     evil = Event("x\x1b[31m", ONSET_NS)
@@ -382,7 +382,8 @@ def test_names_cannot_command_the_terminal() -> None:
     text = "".join(drawn(spans))
     assert text.isprintable()
     assert "a\N{REPLACEMENT CHARACTER}[2Jb" in text
-    assert "llm\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}" in text
+    assert "llm\N{REPLACEMENT CHARACTER}[2J " in text
+    assert "s t" in text
 
 
 def test_markup_in_names_is_text() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -210,16 +211,27 @@ def _suggest(results: Sequence[Result], receiver: Receiver, console: Console, *,
     slowest = max(results, key=lambda result: (result.turn and result.turn.response_ns) or 0).turn
     trace = slowest.trace_id[:12] if slowest else "last"
     database = "" if receiver.store.path == default_database() else f" --db {receiver.store.path}"
-    own = f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py" if stays else "voicespan ui"
+    start = f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} {_program()} run -- python bot.py"
+    own = start if stays else f"{_program()} ui"
+    program = _program()
     lines = (
-        (f"voicespan turns{database}", "every turn; --sort response puts the slowest first"),
-        (f"voicespan show {trace}{database}", "one turn with all its spans"),
+        (f"{program} turns{database}", "every turn; --sort response puts the slowest first"),
+        (f"{program} show {trace}{database}", "one turn with all its spans"),
         (own, "the turns of your own agent"),
     )
     width = max(len(command) for command, _ in lines)
     console.print("\nWhat to do next")
     for command, words in lines:
         console.print(f"  {command:<{width}}   {words}", highlight=False, soft_wrap=True)
+
+
+def _program() -> str:
+    """Return what to type for this program: its name where the shell finds it, else the way to it."""
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    if found is not None and Path(found).resolve() == program.resolve():
+        return program.name
+    return os.path.relpath(program) if program.exists() else "voicespan"
 
 
 def _complain(results: Sequence[Result]) -> None:

@@ -36,7 +36,7 @@ def cause(turn: Turn) -> str:
     if turn.unanswered:
         why = _NO_REPLY.get(turn.no_reply_reason or "", turn.error or turn.outcome or "no reply")
         waited += f" and heard nothing ({why})"
-    return f"{waited}{_largest_share(turn)}.{_ending(turn)}"
+    return f"{waited}{_largest_share(turn)}.{_filler(turn)}{_ending(turn)}"
 
 
 def _largest_share(turn: Turn) -> str:
@@ -45,6 +45,11 @@ def _largest_share(turn: Turn) -> str:
         return ""
     part = f"; {seconds(share_ns)} ({percent(share_ns, turn.response_ns)}) of it"
     return f"{part} no stage explains" if turn.bottleneck == "unattributed" else f"{part} was {turn.bottleneck}"
+
+
+def _filler(turn: Turn) -> str:
+    """What was heard first only bridged the wait: say when the answer came."""
+    return f" That was a filler; the answer came after {seconds(turn.answer_ns)}." if turn.answer_ns is not None else ""
 
 
 def _ending(turn: Turn) -> str:
@@ -69,7 +74,8 @@ def _without_response(turn: Turn) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text without what a terminal would obey: names come from whoever sent the span."""
+    """Return the text on one line, without what a terminal would obey: names come from whoever sent the span."""
+    text = " ".join(text.split())
     return (
         text
         if text.isprintable()
