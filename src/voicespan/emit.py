@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Decision, Sampler, SamplingResult
 
 from voicespan import diagnostics, settings
 from voicespan import names as n
@@ -44,6 +44,8 @@ SWEEP_S = 0.1
 """How often open turns are looked at for their end."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
+_SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)
+"""A turn has no parent, so the parent-based default asks nothing but its root sampler."""
 _KINDS = {
     "internal": trace.SpanKind.INTERNAL,
     "client": trace.SpanKind.CLIENT,
@@ -139,6 +141,7 @@ class BackgroundRecorder:
         self.clock: Clock = clock or SystemClock()
         self.enabled = enabled
         self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
+        self._sdk: TracerProvider | None = None
         self._open: dict[Turn, None] = {}
         self._closed: deque[Callable[[], FinishedTurn]] = deque()
         self._wake = threading.Event()
@@ -153,10 +156,12 @@ class BackgroundRecorder:
 
     def mint(self, session_id: str) -> tuple[int, int, bool]:
         """Return a new trace id, the id of its root span, and the sampling decision of the provider's sampler."""
-        trace_id, span_id = self._random.getrandbits(128) or 1, self.new_span_id()
-        provider = trace.get_tracer_provider()
-        if not isinstance(provider, TracerProvider):
+        trace_id, span_id = self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1
+        provider = self._provider()
+        if provider is None:
             return trace_id, span_id, self.enabled
+        if provider.sampler in _SAMPLES_EVERYTHING:
+            return trace_id, span_id, True
         try:
             result = provider.sampler.should_sample(
                 otel_context.Context(), trace_id, n.SPAN_TURN, trace.SpanKind.INTERNAL, {n.SESSION_ID: session_id}
@@ -165,6 +170,13 @@ class BackgroundRecorder:
             swallowed("sampler", error)
             return trace_id, span_id, True
         return trace_id, span_id, result.decision is Decision.RECORD_AND_SAMPLE
+
+    def _provider(self) -> TracerProvider | None:
+        """The SDK's provider, remembered: there is no second one in a process."""
+        if self._sdk is None:
+            provider = trace.get_tracer_provider()
+            self._sdk = provider if isinstance(provider, TracerProvider) else None
+        return self._sdk
 
     def new_span_id(self) -> int:
         """Return a fresh 64-bit span id."""
@@ -242,8 +254,8 @@ class BackgroundRecorder:
                     swallowed("finish", error)
 
     def _emitter(self) -> SpanEmitter | None:
-        provider = trace.get_tracer_provider()
-        if not isinstance(provider, TracerProvider):
+        provider = self._provider()
+        if provider is None:
             return None
         emitter = self._emitters.get(provider)
         if emitter is None:

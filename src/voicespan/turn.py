@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
+    from voicespan import finished
     from voicespan.sessions import Session
 
 FUTURE_NS = 100_000_000
@@ -252,17 +253,22 @@ class Turn:
         voice: str | None = None,
         name: str | None = None,
     ) -> StageRecord:
-        attributes = {
-            n.GEN_AI_REQUEST_MODEL: model,
-            n.GEN_AI_PROVIDER_NAME: provider,
-            n.VOICE_LANGUAGE: language,
-            n.VOICE_TTS_VOICE_NAME: voice,
-            n.GEN_AI_TOOL_NAME: name,
-            n.GEN_AI_AGENT_NAME: self.agent,
-        }
-        known = {key: value for key, value in attributes.items() if value is not None}
-        stage = StageRecord(component, self._now(), known, remote)  # type: ignore[arg-type]
-        record = self._live(component)
+        now_ns = self._now()
+        attributes: dict[str, finished.AttributeValue] = {}
+        if model is not None:
+            attributes[n.GEN_AI_REQUEST_MODEL] = model
+        if provider is not None:
+            attributes[n.GEN_AI_PROVIDER_NAME] = provider
+        if language is not None:
+            attributes[n.VOICE_LANGUAGE] = language
+        if voice is not None:
+            attributes[n.VOICE_TTS_VOICE_NAME] = voice
+        if name is not None:
+            attributes[n.GEN_AI_TOOL_NAME] = name
+        if self.agent is not None:
+            attributes[n.GEN_AI_AGENT_NAME] = self.agent
+        stage = StageRecord(component, now_ns, attributes, remote)
+        record = self._live(component, now_ns)
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
@@ -555,13 +561,13 @@ class Turn:
         diagnostics.counters.add("mark.refused")
         diagnostics.say(f"mark.refused.{mark}", f"the time given to {mark}(at=...) is refused: {why}")
 
-    def _live(self, mark: str) -> TurnRecord | None:
+    def _live(self, mark: str, now_ns: int | None = None) -> TurnRecord | None:
         """The record with its activity brought up to now; None, and counted, when the turn is over."""
         record = self.record
         if record.close is not None or self.dropped:
             diagnostics.counters.add("mark.late")
             return None
-        record.active_ns = self._now()
+        record.active_ns = self._now() if now_ns is None else now_ns
         return record
 
 
