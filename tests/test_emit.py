@@ -46,7 +46,7 @@ def wait_for(exporter: InMemorySpanExporter, count: int) -> dict[str, ReadableSp
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
-def answer(session: Session) -> None:
+def answer(session: Session, length_s: float = 0.001) -> None:
     turn = session.user_turn()
     turn.speech_ended(at=time.monotonic_ns())
     turn.transcript()
@@ -55,7 +55,7 @@ def answer(session: Session) -> None:
         llm.token()
     with turn.tts(voice="v") as tts:
         tts.audio(0.02)
-        turn.audio_sent(0.001)
+        turn.audio_sent(length_s)
     turn.end()
 
 
@@ -114,6 +114,16 @@ def test_open_turns_are_closed_at_shutdown(exported: InMemorySpanExporter) -> No
     assert attributes["error.type"] == "shutdown"
     assert "voice.unanswered" in spans
     assert "llm" in spans
+
+
+def test_every_turn_closes_by_itself(exported: InMemorySpanExporter) -> None:
+    """A turn whose reply is played out arrives without another mark, also when no turn was open for a while."""
+    session = Session(BackgroundRecorder(), "call-1")
+    for count in (12, 24):
+        answer(session, length_s=0.05)
+        wait_for(exported, count)
+        assert len(exported.get_finished_spans()) == count
+        time.sleep(0.3)
 
 
 @pytest.mark.parametrize("sampler", [ALWAYS_OFF, TraceIdRatioBased(0.0)])

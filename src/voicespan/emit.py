@@ -184,9 +184,12 @@ class BackgroundRecorder:
 
     def opened(self, turn: Turn) -> None:
         """Supervise the turn until it is closed."""
+        idle = not self._open
         self._open[turn] = None
         if self._thread is None:
             self._start()
+        elif idle:
+            self._wake.set()
 
     def closed(self, turn: Turn) -> None:
         """Finish and emit the turn in the background."""
