@@ -41,6 +41,18 @@ MeasurementPoint = Literal["client", "gateway", "server"]
 Trigger = Literal["greeting", "say", "no_input", "tool_result", "handoff"]
 
 
+_DISCONNECTS = frozenset({"WebSocketDisconnect", "ConnectionClosed", "ConnectionResetError", "BrokenPipeError"})
+"""What Starlette, websockets and sockets raise when the other side has gone, by name: none is imported for it."""
+
+
+def _reason_of(error: BaseException | None) -> EndReason:
+    """Return why a session ended whose block was left by an exception."""
+    if not isinstance(error, Exception):
+        return "normal"
+    gone = any(kind.__name__ in _DISCONNECTS for kind in type(error).__mro__)
+    return "client_disconnect" if gone else "error"
+
+
 def _undecided(speech: Turn | None) -> bool:
     """Whether speech over a turn may still turn out to be an utterance, or not."""
     return speech is not None and speech.open and speech.record.committed_ns is None
@@ -123,7 +135,7 @@ class Session:
     ) -> None:
         if self._scope is not None:
             self._scope.close()
-        self.end("error" if isinstance(error, Exception) else "normal", error=error)
+        self.end(_reason_of(error), error=error)
 
     # What a pipeline calls
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.websockets import WebSocketDisconnect
 
 from .timeline import passes_on
 
@@ -392,6 +393,21 @@ def test_an_exception_that_leaves_the_session(at: Timeline) -> None:
     [finished] = at.voice.turns
     assert finished.outcome == "error"
     assert finished.root.error is not None
+    assert at.ms(finished["voice.unanswered"].end_ns) == 2000
+
+
+@pytest.mark.parametrize(
+    "error", [WebSocketDisconnect(1006), ConnectionResetError()], ids=lambda error: type(error).__name__
+)
+def test_a_lost_connection_is_the_user_who_left(at: Timeline, error: Exception) -> None:
+    """A handler that the caller's disconnection breaks leaves an utterance without an answer, not a failure."""
+    with passes_on(type(error)), at.session() as session:
+        at.user_says(session)
+        at(2000)
+        raise error
+    [finished] = at.voice.turns
+    assert finished.outcome == "no_reply"
+    assert finished.root.attributes["voice.turn.no_reply.reason"] == "user_left"
     assert at.ms(finished["voice.unanswered"].end_ns) == 2000
 
 
