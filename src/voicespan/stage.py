@@ -25,8 +25,11 @@ Source = TypeVar("Source", bound="AsyncIterable[Any] | Iterable[Any]")
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether somebody stopped the work: a cancelled task of any event loop, a closed generator, the process's end."""
-    return not isinstance(error, Exception)
+    """Whether somebody stopped the work: a cancelled task of any event loop, a closed generator, the process's end.
+
+    So does the caller who hangs up while a frame is sent inside a stage; other lost connections may be the stage's own.
+    """
+    return not isinstance(error, Exception) or type(error).__name__ == "WebSocketDisconnect"
 
 
 def failure_of(error: BaseException | str, at_ns: int) -> Failure:

@@ -411,6 +411,21 @@ def test_a_lost_connection_is_the_user_who_left(at: Timeline, error: Exception) 
     assert at.ms(finished["voice.unanswered"].end_ns) == 2000
 
 
+def test_hanging_up_does_not_fail_the_stage_that_sends(at: Timeline) -> None:
+    """A frame that cannot be sent because the caller has gone cancels the synthesis; what was heard was a reply."""
+    with passes_on(WebSocketDisconnect), at.session() as session:
+        turn = at.user_says(session)
+        with turn.tts(text="Hello.") as tts:
+            tts.audio(seconds=0.2, at=at(1800))
+            turn.audio_sent(0.2, at=at(1810))
+            at(1900)
+            raise WebSocketDisconnect(1006)
+    [finished] = at.voice.turns
+    assert finished.outcome == "completed"
+    assert finished["tts"].error is None
+    assert finished["tts"].attributes["voice.stage.cancelled"] is True
+
+
 def test_interrupted_comes_before_error(at: Timeline) -> None:
     """What the user did counts first: a synthesizer that breaks after the interruption changes nothing."""
     session = at.session()
