@@ -15,13 +15,18 @@ from voicespan.local.turn import Turn
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from voicespan.local.span import Span
 
 INCOMPLETE = "incomplete"
 """In a query, the outcome of turns whose root span has not arrived."""
+
+UNANSWERED = "unanswered"
+"""In a query, the outcome of turns whose user waited and heard nothing."""
+
+_NO_OUTCOMES = {INCOMPLETE: "NOT complete", UNANSWERED: "unanswered"}
 
 SORT_COLUMNS = {
     "start": "start_ns",
@@ -64,39 +69,62 @@ class TurnQuery:
     outcome: str | None = None
     """An outcome of the turn model, or `incomplete`."""
     service: str | None = None
+    model: str | None = None
+    voice: str | None = None
+    worker: str | None = None
+    search: str | None = None
+    """Only turns whose session contains this, or whose trace id begins with it."""
     slower_than_ns: int | None = None
     """Only turns whose heard silence was longer."""
+    stage: str = "response"
+    """What `over_ns` is about: a key of SORT_COLUMNS."""
+    over_ns: int | None = None
     since_ns: int | None = None
     until_ns: int | None = None
     sort: str = "start"
+    ascending: bool = False
     limit: int = 50
 
     def __post_init__(self) -> None:
         if self.sort not in SORT_COLUMNS:
             raise ValueError(f"sort is one of {', '.join(SORT_COLUMNS)}")
+        if self.stage not in SORT_COLUMNS:
+            raise ValueError(f"stage is one of {', '.join(SORT_COLUMNS)}")
         if not 0 < self.limit <= MAX_LIMIT:
             raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
 
     def sql(self) -> tuple[str, list[object]]:
         """Return the statement and its parameters."""
+        where, parameters = self.where()
+        direction = "ASC" if self.ascending else "DESC"
+        order = f" ORDER BY {SORT_COLUMNS[self.sort]} {direction} NULLS LAST, start_ns DESC LIMIT ?"
+        return f"SELECT {_COLUMNS} FROM turn{where}{order}", [*parameters, self.limit]  # noqa: S608
+
+    def where(self) -> tuple[str, list[object]]:
+        """Return the condition alone, empty when every turn is asked for, and its parameters."""
         conditions: list[str] = []
         parameters: list[object] = []
         for condition, value in (
             ("session_id = ?", self.session),
             ("service = ?", self.service),
+            ("model = ?", self.model),
+            ("voice = ?", self.voice),
+            ("worker = ?", self.worker),
             ("response_ns > ?", self.slower_than_ns),
+            (f"{SORT_COLUMNS[self.stage]} > ?", self.over_ns),
             ("start_ns >= ?", self.since_ns),
             ("start_ns < ?", self.until_ns),
-            ("outcome = ?", None if self.outcome == INCOMPLETE else self.outcome),
+            ("outcome = ?", None if self.outcome in _NO_OUTCOMES else self.outcome),
         ):
             if value is not None:
                 conditions.append(condition)
                 parameters.append(value)
-        if self.outcome == INCOMPLETE:
-            conditions.append("NOT complete")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = f" ORDER BY {SORT_COLUMNS[self.sort]} DESC, start_ns DESC LIMIT ?"
-        return f"SELECT {_COLUMNS} FROM turn{where}{order}", [*parameters, self.limit]  # noqa: S608
+        if self.outcome in _NO_OUTCOMES:
+            conditions.append(_NO_OUTCOMES[self.outcome])
+        if self.search:
+            conditions.append("(instr(lower(session_id), ?) OR instr(lower(hex(trace_id)), ?) = 1)")
+            parameters.extend([self.search.lower()] * 2)
+        return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
 
 
 class Reader:
@@ -112,6 +140,36 @@ class Reader:
         """Return the turns that the query asks for."""
         with self._connection() as connection:
             return [_turn(row) for row in connection.execute(*query.sql())]
+
+    def columns(self, query: TurnQuery, columns: Sequence[str], *, newest: int | None = None) -> list[tuple[Any, ...]]:
+        """Return these columns of all turns that the query selects, or of its `newest`, in order of time."""
+        where, parameters = query.where()
+        order = " ORDER BY start_ns DESC LIMIT ?" if newest is not None else ""
+        statement = f"SELECT {', '.join(columns)} FROM turn{where}{order}"  # noqa: S608 - no value stands in it
+        rows = self.ask(statement, parameters + ([newest] if newest is not None else []))
+        return rows[::-1] if newest is not None else rows
+
+    def ask(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return what a statement finds."""
+        with self._connection() as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def count_of(self, query: TurnQuery) -> int:
+        """Return how many turns the query selects, whatever its limit."""
+        return int(self.columns(query, ["count(*)"])[0][0])
+
+    def neighbours(self, turn: Turn) -> dict[str, str | None]:
+        """Return the trace ids of the `previous` and the `next` turn of the same session."""
+        found: dict[str, str | None] = {"previous": None, "next": None}
+        with self._connection() as connection:
+            for name, comparison, order in (("previous", "<", "DESC"), ("next", ">", "ASC")):
+                row = connection.execute(
+                    f"SELECT lower(hex(trace_id)) FROM turn WHERE session_id = ? AND start_ns {comparison} ?"  # noqa: S608
+                    f" ORDER BY start_ns {order} LIMIT 1",
+                    [turn.session_id, turn.start_ns],
+                ).fetchone()
+                found[name] = row[0] if row else None
+        return found
 
     def turn(self, trace_id: str) -> Turn | None:
         """Return the turn of this trace; None when the store has none."""

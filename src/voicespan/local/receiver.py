@@ -1,4 +1,4 @@
-"""The HTTP side of the local store: OTLP in, JSON for views out. One process, one machine, no authentication."""
+"""The HTTP side of the local store: OTLP in, the page and its JSON out. One process, one machine, no authentication."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from voicespan.local import decode, view
+from voicespan.local import decode, page
+from voicespan.local.api import Api, as_json
 from voicespan.local.body import Limits, RefusedError, drain, read_body
 from voicespan.local.hosts import LocalHostsOnly
-from voicespan.local.reader import TurnQuery, UnknownTurnError
+from voicespan.local.live import Live
 from voicespan.local.schema import StoreError
 from voicespan.version import __version__
 
@@ -44,25 +43,31 @@ _GRPC_CODES = {400: 3, 408: 4, 413: 8, 415: 3, 503: 14}  # google.rpc.Code
 _NOT_STORED = {"metrics": ExportMetricsServiceResponse, "logs": ExportLogsServiceResponse}
 
 
-def application(store: Store, *, allowed_hosts: Iterable[str] = (), limits: Limits | None = None) -> Starlette:
+def application(
+    store: Store, *, allowed_hosts: Iterable[str] = (), limits: Limits | None = None, live: Live | None = None
+) -> Starlette:
     """Return the ASGI application that receives into `store` and answers from it.
 
     Requests for other host names than this machine's own and `allowed_hosts` are refused: else a web page could reach
     the receiver under a name of its own (DNS rebinding).
     """
     endpoint = _Receiver(store, limits or Limits())
+    live = live or Live(store)
+    api = Api(store.reader, live)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        live.open()
         yield
+        live.close()
         endpoint.writer.shutdown(wait=True)
 
     return Starlette(
         routes=[
             Route("/v1/traces", endpoint.traces, methods=["POST"]),
             *(Route(f"/v1/{signal}", endpoint.not_stored(signal), methods=["POST"]) for signal in _NOT_STORED),
-            Route("/api/turns", endpoint.turns),
-            Route("/api/turns/{trace_id}", endpoint.turn),
+            *api.routes(),
+            *page.routes(),
             Route("/health", endpoint.health),
         ],
         middleware=[Middleware(LocalHostsOnly, allowed=tuple(allowed_hosts))],
@@ -126,43 +131,11 @@ class _Receiver:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
 
-    async def turns(self, request: Request) -> Response:
-        """List turns; the parameters are those of `view.query`."""
-        try:
-            query = view.query(request.query_params)
-        except ValueError as error:
-            return _json({"error": str(error)}, 400)
-        return await _answer(partial(self._turns, query))
-
-    def _turns(self, query: TurnQuery) -> dict[str, Any]:
-        return {"turns": [view.turn(turn) for turn in self.store.reader.turns(query)]}
-
-    async def turn(self, request: Request) -> Response:
-        """Give one trace: its turn, when it is one, and its spans. `last` and a prefix of the id do as well."""
-        return await _answer(partial(self._turn, request.path_params["trace_id"]))
-
-    def _turn(self, prefix: str) -> dict[str, Any]:
-        trace_id = self.store.reader.find(prefix)
-        return view.trace(trace_id, self.store.reader.turn(trace_id), self.store.reader.spans(trace_id))
-
     async def health(self, _: Request) -> Response:
         """Say that this is a voicespan receiver, and which."""
-        return _json(
+        return as_json(
             {"service": "voicespan", "version": __version__, "pid": os.getpid(), "database": str(self.store.path)}
         )
-
-
-async def _answer(ask: Callable[[], dict[str, Any]]) -> Response:
-    try:
-        return _json(await run_in_threadpool(ask))
-    except UnknownTurnError as error:
-        return _json({"error": str(error)}, 404)
-    except StoreError as error:
-        return _json({"error": str(error)}, 503)
-
-
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    return JSONResponse(content, status, {"Cache-Control": "no-store"})
 
 
 def _media_type(request: Request) -> str:
@@ -177,7 +150,7 @@ def _message(media_type: str, answer: Message) -> Response:
         return Response(answer.SerializeToString(), media_type=PROTOBUF)
     from google.protobuf.json_format import MessageToDict
 
-    return _json(MessageToDict(answer))
+    return as_json(MessageToDict(answer))
 
 
 def _refusal(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from voicespan.local import port as ports
+from voicespan.local.live import Live
 from voicespan.local.receiver import application
 from voicespan.local.store import Store
 
@@ -54,6 +55,7 @@ class Receiver:
         self._retention = retention
         self._limits = limits
         self._store: Store | None = None
+        self._live: Live | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,8 +89,9 @@ class Receiver:
         except BaseException:
             listening.close()
             raise
+        self._live = live = Live(self._store)
         config = uvicorn.Config(
-            application(self._store, allowed_hosts=self._allowed_hosts, limits=self._limits),
+            application(self._store, allowed_hosts=self._allowed_hosts, limits=self._limits, live=live),
             log_config=None,  # else it would set the log levels of a service that runs on uvicorn itself
             access_log=False,
             server_header=False,
@@ -107,6 +110,9 @@ class Receiver:
         """Answer what has arrived, then close; harmless when it is stopped already."""
         server, thread, store = self._server, self._thread, self._store
         self._server = self._thread = self._store = None
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         if server is not None and thread is not None:
             server.should_exit = True
             thread.join()

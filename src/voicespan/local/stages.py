@@ -24,6 +24,8 @@ ACCENT = "#5c7cfa"
 BAD = "#d6336c"
 """Errors, gaps and interruptions."""
 
+_ALL_COLOURS = {**COLOURS, "silence": ACCENT, "bad": BAD}
+
 _BY_SPAN = {
     n.SPAN_VAD: "endpoint",
     n.SPAN_VAD_ENDPOINT: "endpoint",
@@ -59,9 +61,14 @@ MILESTONES = frozenset(
 
 def colour_of(span_name: str) -> str | None:
     """Return the colour of a span; None for one that belongs to no stage."""
+    stage = stage_of(span_name)
+    return None if stage is None else _ALL_COLOURS[stage]
+
+
+def stage_of(span_name: str) -> str | None:
+    """Return what a span belongs to: a stage, `silence`, or `bad`; None for what is none of these."""
     if span_name in _BAD_SPANS:
-        return BAD
+        return "bad"
     if span_name in _SILENCE_SPANS:
-        return ACCENT
-    stage = "tool" if span_name.startswith(n.SPAN_EXECUTE_TOOL) else _BY_SPAN.get(span_name)
-    return None if stage is None else COLOURS[stage]
+        return "silence"
+    return "tool" if span_name.startswith(n.SPAN_EXECUTE_TOOL) else _BY_SPAN.get(span_name)

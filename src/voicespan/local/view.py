@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from voicespan.local.reader import TurnQuery
+from voicespan.local.span import SCOPE
+from voicespan.local.stages import MILESTONES, stage_of
 from voicespan.local.turn import NS_PER_S
 from voicespan.local.words import cause
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from voicespan.local.span import Event, Link, Span
     from voicespan.local.turn import Turn
 
-_PARAMETERS = frozenset({"session", "outcome", "service", "slower_than_ms", "since_s", "until_s", "sort", "limit"})
+_TEXTS = ("session", "outcome", "service", "model", "voice", "worker", "search", "stage", "sort")
+_PARAMETERS = frozenset({*_TEXTS, "slower_than_ms", "over_ms", "since_s", "until_s", "order", "limit"})
+_ORDERS = ("desc", "asc")
 _NS_PER_MS = 1_000_000
 
 
@@ -28,10 +32,12 @@ def query(parameters: Mapping[str, str]) -> TurnQuery:
     unknown = sorted(set(parameters) - _PARAMETERS)
     if unknown:
         raise ValueError(f"no parameter {unknown[0]!r}: there are {', '.join(sorted(_PARAMETERS))}")
-    values: dict[str, Any] = {
-        key: parameters[key] for key in ("session", "outcome", "service", "sort") if parameters.get(key)
-    }
-    numbers = {"slower_than_ms": ("slower_than_ns", _NS_PER_MS), "since_s": ("since_ns", NS_PER_S)}
+    values: dict[str, Any] = {key: parameters[key] for key in _TEXTS if parameters.get(key)}
+    if parameters.get("order", "desc") not in _ORDERS:
+        raise ValueError("order is desc or asc")
+    values["ascending"] = parameters.get("order") == "asc"
+    numbers = {"slower_than_ms": ("slower_than_ns", _NS_PER_MS), "over_ms": ("over_ns", _NS_PER_MS)}
+    numbers |= {"since_s": ("since_ns", NS_PER_S)}
     numbers |= {"until_s": ("until_ns", NS_PER_S), "limit": ("limit", 1)}
     for key, (name, factor) in numbers.items():
         if parameters.get(key):
@@ -60,6 +66,8 @@ def _span(span: Span) -> dict[str, Any]:
         "service": span.service,
         "scope": span.scope,
         "kind": span.kind,
+        "stage": stage_of(span.name) if span.scope == SCOPE else None,
+        "milestone": span.name in MILESTONES,
         "start_s": span.start_ns / NS_PER_S,
         "duration_s": (span.end_ns - span.start_ns) / NS_PER_S,
         "error": span.error,
@@ -87,6 +95,19 @@ def _seconds(name: str, value: Any) -> Any:
 
 def _scaled(key: str, text: str, factor: int) -> int:
     try:
-        return round(float(text) * factor)
+        value = round(float(text) * factor)
     except (ValueError, OverflowError):
         raise ValueError(f"{key}={text!r} is not a number") from None
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{key}={text!r} is too large")
+    return value
+
+
+def number(parameters: Mapping[str, str], key: str, default: int, factor: int) -> int:
+    """Return a parameter, times a factor, as a whole number.
+
+    Raises:
+        ValueError: it is not a number, or too large.
+
+    """
+    return _scaled(key, parameters[key], factor) if parameters.get(key) else default

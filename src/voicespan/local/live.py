@@ -1,0 +1,99 @@
+"""Turns as they come, to every page that listens: server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from voicespan.local.store import Store
+    from voicespan.local.turn import Turn
+
+_MAX_PENDING = 1000
+_HEARTBEAT_S = 15.0
+_GATHER_S = 0.2
+
+
+class Live:
+    """Tells listeners which turns changed. `open` and `stream` belong to the event loop; `close` may come from anywhere."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listeners: set[_Listener] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: Callable[[], None] | None = None
+
+    def open(self) -> None:
+        """Begin to listen to the store."""
+        self._loop = asyncio.get_running_loop()
+        self._end = self._store.listen(self._changed)
+
+    def close(self) -> None:
+        """End every stream: a server that stops would wait for them."""
+        loop, self._loop = self._loop, None
+        if self._end is not None:
+            self._end()
+            self._end = None
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._finish)
+
+    def _changed(self, turns: list[Turn]) -> None:
+        if self._listeners and turns and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._tell, [turn.trace_id for turn in turns])
+
+    def _tell(self, trace_ids: list[str]) -> None:
+        for listener in self._listeners:
+            listener.tell(trace_ids)
+
+    def _finish(self) -> None:
+        for listener in self._listeners:
+            listener.finish()
+
+    async def stream(self) -> AsyncIterator[str]:
+        """Yield events for one page: `turns` with the ids of new and changed turns, gathered for a moment."""
+        listener = _Listener()
+        self._listeners.add(listener)
+        try:
+            yield "retry: 1000\nevent: open\ndata: {}\n\n"
+            while not listener.finished:
+                yield await listener.next()
+        finally:
+            self._listeners.discard(listener)
+
+
+class _Listener:
+    """What one page was not told yet; bounded, because a page may sleep."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, None] = {}
+        self.more = 0
+        self.finished = False
+        self.news = asyncio.Event()
+
+    def tell(self, trace_ids: list[str]) -> None:
+        for trace_id in trace_ids:
+            if len(self.pending) < _MAX_PENDING or trace_id in self.pending:
+                self.pending[trace_id] = None
+            else:
+                self.more += 1
+        self.news.set()
+
+    def finish(self) -> None:
+        self.finished = True
+        self.news.set()
+
+    async def next(self) -> str:
+        try:
+            async with asyncio.timeout(_HEARTBEAT_S):
+                await self.news.wait()
+        except TimeoutError:
+            return ": still here\n\n"
+        if not self.finished:
+            await asyncio.sleep(_GATHER_S)
+        data = json.dumps({"trace_ids": list(self.pending), "more": self.more})
+        self.pending, self.more = {}, 0
+        self.news.clear()
+        return f"event: turns\ndata: {data}\n\n"
