@@ -1,0 +1,22 @@
+// No turn yet: what to do, with commands to copy.
+import { $, copy, h } from "./dom.js";
+
+export function drawEmpty(empty) {
+  document.body.classList.toggle("is-empty", empty);
+  const place = $("empty");
+  place.hidden = !empty;
+  if (!empty || place.childElementCount) return;
+  place.append(
+    h("h2", {}, "No turn yet"),
+    h("p", {}, "This page shows each turn of a conversation as soon as it ends, and why its user waited."),
+    way("See it with the reference agent", "voicespan demo"),
+    way("Start your own agent", `OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin} voicespan run -- python bot.py`),
+    way("Or set the address where it runs already", `export OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`),
+    way("Nothing comes? Ask what would be sent, and where to", "voicespan doctor"),
+    h("p", { class: "dim" }, "The page waits: the first turn appears by itself."));
+}
+
+function way(words, command) {
+  return h("div", { class: "way" }, h("p", {}, words),
+    h("div", { class: "command" }, h("code", {}, command), h("button", { type: "button", onclick: () => copy(command, "Command") }, "copy")));
+}

@@ -1,0 +1,70 @@
+// What is shown, all of it in the address: reload, back and a shared link give the same view.
+
+const DEFAULTS = {
+  turn: "", of: "response", objective: "600",
+  service: "", session: "", outcome: "", model: "", voice: "", search: "", stage: "", over: "",
+  last: "", from: "", to: "",
+  sort: "response", order: "desc", limit: "50",
+};
+
+/** Those that choose turns; all views answer to them. */
+export const FILTERS = ["service", "session", "outcome", "model", "voice", "search", "stage", "over", "last", "from", "to"];
+
+const listeners = [];
+let current = read();
+
+function read() {
+  const parameters = new URLSearchParams(location.search);
+  return Object.fromEntries(Object.entries(DEFAULTS).map(([key, value]) => [key, parameters.get(key) ?? value]));
+}
+
+export const state = () => current;
+
+/** Call with the state and the set of keys that changed. */
+export function subscribe(listener) {
+  listeners.push(listener);
+}
+
+/** Change some of the state; `replace` where stepping back through it would be a nuisance. */
+export function change(part, { replace = false } = {}) {
+  const next = { ...current, ...part };
+  if (!differences(current, next).size) return;
+  history[replace ? "replaceState" : "pushState"](null, "", address(next));
+  become(next);
+}
+
+export function address(values) {
+  const parameters = new URLSearchParams();
+  for (const [key, value] of Object.entries(values)) if (value !== DEFAULTS[key]) parameters.set(key, value);
+  const text = parameters.toString();
+  return text ? `?${text}` : location.pathname;
+}
+
+export const addressWith = (part) => address({ ...current, ...part });
+
+export function clearFilters() {
+  change(Object.fromEntries(FILTERS.map((key) => [key, DEFAULTS[key]])));
+}
+
+export const filtered = () => FILTERS.some((key) => current[key] !== DEFAULTS[key]);
+
+/** The filters as the API's parameters. */
+export function query() {
+  const { service, session, outcome, model, voice, search, stage, over, last, from, to } = current;
+  const since = from || (last ? Date.now() / 1000 - 60 * Number(last) : "");
+  const limit = over && stage ? { stage, over_ms: over } : over ? { over_ms: over } : {};
+  const all = { service, session, outcome, model, voice, search, since_s: since, until_s: to, ...limit };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== ""));
+}
+
+function differences(a, b) {
+  return new Set(Object.keys(DEFAULTS).filter((key) => a[key] !== b[key]));
+}
+
+function become(next) {
+  const changed = differences(current, next);
+  current = next;
+  for (const listener of listeners) listener(current, changed);
+}
+
+addEventListener("popstate", () => become(read()));
