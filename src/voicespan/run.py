@@ -24,8 +24,10 @@ NOT_EXECUTABLE = 126
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--service-name", metavar="NAME", help="Name of the service (OTEL_SERVICE_NAME).")
 @click.option("--endpoint", metavar="URL", help="Where telemetry goes (OTEL_EXPORTER_OTLP_ENDPOINT).")
+@click.option("--ui", is_flag=True, help="Receive its turns here, and show them in the browser; needs voicespan[ui].")
+@click.option("--no-browser", is_flag=True, help="With --ui: do not open the browser.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(service_name: str | None, endpoint: str | None, command: tuple[str, ...]) -> None:
+def run(service_name: str | None, endpoint: str | None, ui: bool, no_browser: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND with voicespan switched on.
 
     The command is any program that ends up in Python: `voicespan run -- python bot.py`,
@@ -37,7 +39,25 @@ def run(service_name: str | None, endpoint: str | None, command: tuple[str, ...]
     problems = [choice.Choice.read(variable, environ).problem for variable in chosen]
     for problem in filter(None, [*problems, _other_python(command[0]), _propagators(environ)]):
         say(f"run: {problem}", problem)
+    if ui:
+        if endpoint:
+            raise click.UsageError("--ui is where telemetry goes: leave out --endpoint, or --ui")
+        _with_page(command, environ, browser=not no_browser)
     execute(command, environ)
+
+
+def _with_page(command: tuple[str, ...], environ: dict[str, str], *, browser: bool) -> NoReturn:
+    """Run the command beside the viewer, and exit with its status."""
+    try:
+        from voicespan.local.beside import run_beside_viewer
+    except ModuleNotFoundError as error:
+        click.echo(f"voicespan run --ui needs: pip install 'voicespan[ui]' (no module {error.name!r})", err=True)
+        sys.exit(2)
+    path = shutil.which(command[0], path=environ.get("PATH"))
+    if path is None:
+        click.echo(f"voicespan run: {command[0]}: command not found", err=True)
+        sys.exit(NOT_FOUND)
+    sys.exit(run_beside_viewer([path, *command[1:]], environ, browser=browser))
 
 
 def environment(environ: Mapping[str, str], service_name: str | None, endpoint: str | None) -> dict[str, str]:

@@ -369,7 +369,7 @@ def test_locked_database_is_worth_a_retry(receiver: Receiver) -> None:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             waiting = pool.submit(post, receiver, BODY, PROTOBUF)
             assert CLIENT.get(f"{receiver.endpoint}/health").status_code == 200
-            assert CLIENT.get(f"{receiver.endpoint}/api/turns").json() == {"turns": []}
+            assert CLIENT.get(f"{receiver.endpoint}/api/turns").json() == {"matching": 0, "turns": []}
             answer = waiting.result()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert post(receiver, BODY, PROTOBUF).status_code == 200

@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import webbrowser
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voicespan.local import view
+from voicespan.local.browser import open_page
 from voicespan.local.schema import StoreError
 from voicespan.local.store import default_database
 from voicespan.render import render_turn
@@ -272,19 +272,8 @@ def _stay(receiver: Receiver, console: Console, *, browser: bool) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    if browser and _has_page(receiver):
-        webbrowser.open(receiver.endpoint)
-    console.print(f"\nReceiving at {receiver.endpoint}; Ctrl-C ends.", highlight=False)
+    if browser:
+        open_page(receiver.endpoint)
+    console.print(f"\nThe page is at {receiver.endpoint}/; Ctrl-C ends.", highlight=False)
     while not stopped:
         signal.pause()
-
-
-def _has_page(receiver: Receiver) -> bool:
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(receiver.endpoint, timeout=2) as answer:  # noqa: S310 - our own address
-            return "html" in answer.headers.get("content-type", "")
-    except URLError:
-        return False

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from voicespan.local import view
+from voicespan.local.browser import open_page
 from voicespan.local.listing import turn_line, turn_table
 from voicespan.local.reader import INCOMPLETE, SORT_COLUMNS, Reader, TurnQuery, UnknownTurnError
 from voicespan.local.retention import Retention
@@ -58,10 +59,18 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 @click.option(
     "--keep-mib", type=_POSITIVE, default=1024, show_default=True, help="Forget the oldest turns beyond this size."
 )
+@click.option("--no-browser", is_flag=True, help="Do not open the page in the browser.")
 def ui(
-    *, port: int, host: str, allowed_hosts: tuple[str, ...], database: Path | None, keep_days: float, keep_mib: float
+    *,
+    port: int,
+    host: str,
+    allowed_hosts: tuple[str, ...],
+    database: Path | None,
+    keep_days: float,
+    keep_mib: float,
+    no_browser: bool,
 ) -> None:
-    """Receive turns on this machine, keep them, and list them as they come. Ctrl-C ends it."""
+    """Receive turns on this machine and show them: a page in the browser, and a line here for each. Ctrl-C ends it."""
     from voicespan.local.server import Receiver
 
     receiver = Receiver(
@@ -72,8 +81,10 @@ def ui(
         retention=Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=int(keep_mib * _MIB)),
     )
     console = _console()
-    with _errors(), _stop_signal() as stopped, receiver:
+    with _errors(), stop_signal() as stopped, receiver:
         _introduce(receiver, console)
+        if not no_browser:
+            open_page(receiver.endpoint)
         end = receiver.store.listen(_Announcer(console))
         stopped.wait()
         end()
@@ -143,7 +154,7 @@ def _errors() -> Iterator[None]:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
+def stop_signal() -> Iterator[threading.Event]:
     """Give an event that SIGINT and SIGTERM set."""
     stopped = threading.Event()
 
@@ -166,7 +177,7 @@ def _introduce(receiver: Receiver, console: Console) -> None:
         f"voicespan receives OTLP over HTTP at [bold]{receiver.endpoint}[/]",
         f"  database   {receiver.store.path} ({count:,} turn{'' if count == 1 else 's'})",
         f"  to send    OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint} voicespan run -- python bot.py",
-        "  to look    voicespan turns, voicespan show last",
+        f"  to look    {receiver.endpoint}/ in the browser, or: voicespan turns, voicespan show last",
         "",
     )
     for line in lines:

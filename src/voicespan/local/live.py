@@ -18,7 +18,7 @@ _GATHER_S = 0.2
 
 
 class Live:
-    """Tells listeners which turns changed. `open` and `stream` belong to the event loop; `close` may come from anywhere."""
+    """Tells pages which turns changed. `open` and `stream` belong to the event loop; `close` may come from anywhere."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Live:
         listener = _Listener()
         self._listeners.add(listener)
         try:
-            yield "retry: 1000\nevent: open\ndata: {}\n\n"
+            yield "retry: 1000\nevent: ready\ndata: {}\n\n"
             while not listener.finished:
                 yield await listener.next()
         finally:

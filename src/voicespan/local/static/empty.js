@@ -11,7 +11,8 @@ export function drawEmpty(empty) {
     h("p", {}, "This page shows each turn of a conversation as soon as it ends, and why its user waited."),
     way("See it with the reference agent", "voicespan demo"),
     way("Start your own agent", `OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin} voicespan run -- python bot.py`),
-    way("Or set the address where it runs already", `export OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`),
+    way("Next time, both at once: this page and your agent", "voicespan run --ui -- python bot.py"),
+    way("Or set the address where it runs already", `export OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin}`),
     way("Nothing comes? Ask what would be sent, and where to", "voicespan doctor"),
     h("p", { class: "dim" }, "The page waits: the first turn appears by itself."));
 }

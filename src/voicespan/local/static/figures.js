@@ -11,12 +11,12 @@ export function drawFigures(found) {
     figure("heard silence p50", length(found.p50_s), `of ${count(found.answered, "answered turn")}`),
     figure("p95", length(found.p95_s)),
     figure("p99", length(found.p99_s)),
-    figure(`within ${objective}`, percent(found.within_objective), "unanswered turns count against it", missed),
+    figure(`within ${objective}`, percent(found.within_objective), "unanswered count against it", missed),
     figure("turns", found.turns.toLocaleString("en"), `in ${count(found.sessions, "session")}`),
     choice("unanswered", found.unanswered, found.turns, "unanswered"),
     choice("interrupted", found.interrupted, found.turns, "interrupted"),
     choice("errors", found.errors, found.turns, "error"),
-    found.incomplete ? choice("incomplete", found.incomplete, found.turns, "incomplete") : null);
+    ...(found.incomplete ? [choice("incomplete", found.incomplete, found.turns, "incomplete")] : []));
 }
 
 function figure(name, value, words = "", bad = false) {

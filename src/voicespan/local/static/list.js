@@ -23,7 +23,7 @@ export function drawList(found) {
   const plain = (words, classes = "") => h("th", { scope: "col", class: classes }, words);
   const numbers = [...STAGES, ...extra];
   const top = h("tr", {},
-    heading("start", "time"), plain("session"), plain("turn", "r"), heading("response", "heard silence", "r"),
+    heading("start", "time"), plain("session", "session"), plain("turn", "r turn"), heading("response", "heard silence", "r"),
     plain("where it went"), plain("mostly"), plain("outcome"),
     numbers.map((stage) => heading(stage, stage, `r${STAGES.includes(stage) && stage !== sort ? " stage" : ""}`)),
     plain("model", "late"), plain("voice", "late"));
@@ -54,7 +54,7 @@ function line(turn, { selected, scale, numbers, sort }) {
   return h("tr", { class: on ? "on" : "", "aria-current": on ? "true" : undefined, dataset: { turn: turn.trace_id }, onclick: open, title: turn.cause },
     h("td", { class: "dim" }, link({ turn: turn.trace_id }, { class: "plain" }, moment(turn.start_s))),
     h("td", { class: "session" }, turn.session_id ?? turn.service),
-    h("td", { class: "r" }, turn.turn_index ?? ""),
+    h("td", { class: "r turn" }, turn.turn_index ?? ""),
     h("td", { class: `r strong${turn.unanswered ? " worse" : ""}` }, length(turn.response_s)),
     h("td", {}, miniStrip(turn, scale)),
     h("td", {}, share ? [h("i", { class: `swatch on-${turn.bottleneck}` }), `${turn.bottleneck} ${Math.round((share / turn.response_s) * 100)} %`] : ""),

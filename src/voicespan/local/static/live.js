@@ -11,7 +11,10 @@ let waiting = false;
 let uncounted = 0;
 const hidden = new Set();
 
-/** `refresh(trace_ids)` shows what is new; `known(trace_id)` says whether a turn is on the page already. */
+/**
+ * `refresh(trace_ids)` shows what is new; `known(trace_id)` says whether a turn is on the page already.
+ * Return a promise for the moment from which no turn is missed.
+ */
 export function listen({ refresh, known }) {
   const news = new Set();
   const show = async () => {
@@ -37,6 +40,10 @@ export function listen({ refresh, known }) {
     connected = null;
     draw();
   });
+  const ready = new Promise((resolve) => {
+    source.addEventListener("ready", resolve);
+    setTimeout(resolve, 500);
+  });
   source.addEventListener("turns", (event) => {
     const { trace_ids: ids, more } = JSON.parse(event.data);
     for (const id of ids) {
@@ -58,6 +65,7 @@ export function listen({ refresh, known }) {
   });
   addEventListener("pagehide", () => source.close());
   draw();
+  return ready;
 }
 
 function draw() {

@@ -103,6 +103,6 @@ theme();
 listenToKeys();
 subscribe(updated);
 loadTurn();
+await listen({ refresh, known: (id) => known.has(id) });
 await everything();
 document.body.classList.add("loaded");
-listen({ refresh, known: (id) => known.has(id) });

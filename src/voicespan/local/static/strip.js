@@ -52,7 +52,7 @@ export function comparison(turn, silence) {
   });
   return h("table", { class: "compare" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "stage"),
-      h("th", { scope: "col" }, "this turn, and the median turn below it"), h("th", { class: "r", scope: "col" }, "took"),
+      h("th", { scope: "col" }, "this turn · median turn"), h("th", { class: "r", scope: "col" }, "took"),
       h("th", { class: "r", scope: "col" }, "share"), h("th", { class: "r", scope: "col" }, "vs median"))),
     h("tbody", {}, rows));
 }
