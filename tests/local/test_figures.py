@@ -14,12 +14,13 @@ from voicespan.local.decode import decode_protobuf
 from voicespan.local.reader import SORT_COLUMNS, TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.store import Store
-from voicespan.local.turn import Turn
 
 from .otlp import START_NS, Trace, pairs, request, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from voicespan.local.turn import Turn
 
 MS = 1_000_000
 OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply")
