@@ -221,6 +221,11 @@ def proves_session() -> None:
     assert "bot.py" in inspect.getsource(test_the_readme_session)
 
 
+def proves_run_ui() -> None:
+    """tests/local/test_beside.py starts that very command with a bot of its own."""
+    assert '"run", "--ui"' in (ROOT / "tests/local/test_beside.py").read_text()
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
     r"make (test|lint)": proves_checks,
@@ -230,6 +235,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make lock": proves_lock,
     r"pip install '\.\[ui,fastapi,grpc\]'": proves_pip,
     r"voicespan (ui|turns|doctor|show [0-9a-f]{32})": proves_session,
+    r"voicespan run --ui -- python bot\.py": proves_run_ui,
     r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
 }
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})

@@ -82,10 +82,10 @@ def ui(
     )
     console = _console()
     with _errors(), stop_signal() as stopped, receiver:
+        end = receiver.store.listen(_Announcer(console))  # first: whoever reads the address may send at once
         _introduce(receiver, console)
         if not no_browser:
             open_page(receiver.endpoint)
-        end = receiver.store.listen(_Announcer(console))
         stopped.wait()
         end()
 

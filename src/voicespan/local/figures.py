@@ -90,20 +90,22 @@ def silence(reader: Reader, query: TurnQuery) -> dict[str, Any]:
     """Return where the heard silence of all answered turns goes: mean and median of each stage, and its part."""
     where, parameters = query.where()
     condition = f"{where} {'AND' if where else 'WHERE'} response_ns IS NOT NULL AND NOT unanswered"
-    rows = reader.ask(f"SELECT response_ns, shares FROM turn{condition}", parameters)  # noqa: S608
-    shares: list[dict[str, int]] = json.loads(f"[{','.join(text for _, text in rows)}]")
-    total_ns = sum(ns for ns, _ in rows)
+    # One string for all turns: parsing it at once takes half as long as parsing row by row.
+    statement = f"SELECT count(*), sum(response_ns), group_concat(shares) FROM turn{condition}"  # noqa: S608
+    ((turns, total_ns, texts),) = reader.ask(statement, parameters)
+    if not turns:
+        return {"turns": 0, "mean_s": None, "stages": {}}
+    shares: list[dict[str, int]] = json.loads(f"[{texts}]")
+    occurring = set().union(*shares)
     stages: dict[str, dict[str, float]] = {}
-    for stage in n.SHARE_STAGES:
-        values = sorted(turn[stage] for turn in shares if stage in turn)
-        if values:
-            ordered = [0] * (len(rows) - len(values)) + values
-            stages[stage] = {
-                "mean_s": sum(values) / len(rows) / NS_PER_S,
-                "median_s": percentile(ordered, 50) / NS_PER_S,
-                "part": sum(values) / total_ns if total_ns else 0.0,
-            }
-    return {"turns": len(rows), "mean_s": total_ns / len(rows) / NS_PER_S if rows else None, "stages": stages}
+    for stage in (stage for stage in n.SHARE_STAGES if stage in occurring):
+        values = sorted([turn.get(stage, 0) for turn in shares])
+        stages[stage] = {
+            "mean_s": sum(values) / turns / NS_PER_S,
+            "median_s": percentile(values, 50) / NS_PER_S,
+            "part": sum(values) / total_ns if total_ns else 0.0,
+        }
+    return {"turns": turns, "mean_s": total_ns / turns / NS_PER_S, "stages": stages}
 
 
 def dots(reader: Reader, query: TurnQuery, stage: str = "response", newest: int = MAX_DOTS) -> dict[str, Any]:
@@ -116,12 +118,12 @@ def dots(reader: Reader, query: TurnQuery, stage: str = "response", newest: int 
     if stage not in LATENCIES:
         raise ValueError(f"of is one of {', '.join(LATENCIES)}")
     column = SORT_COLUMNS[stage]
-    total = reader.count_of(query)
     mark = (
         "CASE WHEN outcome IN ('error', 'timeout') THEN 3 WHEN unanswered THEN 2 WHEN outcome = 'interrupted' THEN 1"
         " ELSE 0 END"
     )
     rows = reader.columns(query, ["lower(hex(trace_id))", "start_ns", column, "unanswered", mark], newest=newest)
+    total = reader.count_of(query) if len(rows) == newest else len(rows)
     known = [row for row in rows if row[2] is not None]
     counted = [(at, value) for _, at, value, none, _ in known if not (none and stage == "response")]
     return {

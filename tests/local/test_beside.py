@@ -1,0 +1,90 @@
+"""`voicespan run --ui`: the command and the viewer in one terminal, as a reader starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from voicespan.cli import main
+from voicespan.local.browser import open_page
+from voicespan.local.reader import Reader, TurnQuery
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOT = """
+import os, sys
+import voicespan
+
+with voicespan.session(id="call-7") as session:
+    turn = session.user_turn()
+    turn.speech_ended()
+    turn.committed()
+    with turn.tts(text="Yes."):
+        turn.audio_sent(0.02)
+print(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"], flush=True)
+sys.exit(3)
+"""
+WAITS = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def start(folder: Path, script: str, **variables: str) -> subprocess.Popen[str]:
+    """Start a script under `voicespan run --ui`, its turns kept in the folder."""
+    (folder / "bot.py").write_text(script)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
+    line = [sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--ui", "--no-browser", "--"]
+    return subprocess.Popen(
+        [*line, sys.executable, "bot.py"],
+        cwd=folder,
+        env={**kept, "VOICESPAN_DB": str(folder / "x.db"), **variables},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_the_turns_of_the_command_are_received(tmp_path: Path) -> None:
+    """The command sends to the viewer whatever the environment named before; its status is that of voicespan."""
+    process = start(tmp_path, BOT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:9/v1/traces")
+    said, complaints = process.communicate(timeout=50)
+    assert process.returncode == 3, complaints
+    assert f"voicespan shows turns at {said.strip()}/" in complaints
+    (turn,) = Reader(tmp_path / "x.db").turns(TurnQuery())
+    assert turn.session_id == "call-7"
+
+
+def test_a_signal_goes_to_the_command(tmp_path: Path) -> None:
+    """SIGTERM ends the command first, in its own way, and then the viewer."""
+    process = start(tmp_path, WAITS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=50)
+    assert process.returncode == 4
+
+
+def test_an_endpoint_contradicts_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--ui` and `--endpoint` together are refused, since telemetry goes to one place; an unknown command is 127."""
+    result = CliRunner().invoke(main, ["run", "--ui", "--endpoint", "http://c:4318", "--", "python", "bot.py"])
+    assert result.exit_code == 2
+    assert "--endpoint" in result.output
+    assert CliRunner().invoke(main, ["run", "--ui", "--", "no-such-command-here"]).exit_code == 127
+
+
+def test_no_browser_is_opened_for_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal nobody asked for a window."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", lambda _: pytest.fail("a browser was opened"))
+    assert open_page("http://127.0.0.1:1/") is False
