@@ -55,8 +55,8 @@ export function drawSilence(found) {
     h("h2", { id: "silence-title" }, "Where the silence goes ",
       h("small", {}, found.turns ? `mean of ${count(found.turns, "answered turn")}: ${length(found.mean_s)}` : "no answered turn yet")),
     found.turns ? h("table", { class: "compare" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "stage"), h("th", { scope: "col" }, "mean"),
-        h("th", { class: "r", scope: "col" }, ""), h("th", { class: "r", scope: "col" }, "share"), h("th", { class: "r", scope: "col" }, "median"))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "stage"), h("th", { scope: "col", colspan: 2 }, "mean"),
+        h("th", { class: "r", scope: "col" }, "share"), h("th", { class: "r", scope: "col" }, "median"))),
       h("tbody", {}, rows)) : "");
 }
 
