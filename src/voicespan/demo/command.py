@@ -231,7 +231,9 @@ def _program() -> str:
     found = shutil.which(program.name)
     if found is not None and Path(found).resolve() == program.resolve():
         return program.name
-    return os.path.relpath(program) if program.exists() else "voicespan"
+    if not program.exists():
+        return program.name
+    return os.path.relpath(program) if program.absolute().is_relative_to(Path.cwd()) else str(program)
 
 
 def _complain(results: Sequence[Result]) -> None:
