@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -174,6 +176,17 @@ def test_without_a_provider_calls_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     with Session(recorder, "call-1") as session:
         answer(session)
     recorder.shut_down()
+
+
+def test_switched_off_nothing_is_kept() -> None:
+    """A disabled recorder holds no turn: nobody would close those that never end."""
+    recorder = BackgroundRecorder(enabled=False)
+    session = Session(recorder, "call-1")
+    session.user_turn()
+    kept = weakref.ref(session)
+    del session
+    gc.collect()
+    assert kept() is None
 
 
 def test_switched_off_nothing_is_emitted(exported: InMemorySpanExporter) -> None:

@@ -184,6 +184,8 @@ class BackgroundRecorder:
 
     def opened(self, turn: Turn) -> None:
         """Supervise the turn until it is closed."""
+        if not self.enabled:
+            return
         idle = not self._open
         self._open[turn] = None
         if self._thread is None:

@@ -133,8 +133,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace_: TracebackType | None
     ) -> None:
-        if self._scope is not None:
-            self._scope.close()
+        try:
+            if self._scope is not None:
+                self._scope.close()
+        except Exception as failure:
+            swallowed("Session end", failure)
         self.end(_reason_of(error), error=error)
 
     # What a pipeline calls
