@@ -186,6 +186,27 @@ def test_locked_database_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert rows(store.path, "turn") == 1
 
 
+def test_two_stores_may_make_one_file(tmp_path: Path) -> None:
+    """Two viewers that start at once on a new file both open it, however their first steps fall."""
+    failures: list[BaseException] = []
+
+    def begin(path: Path, together: threading.Barrier) -> None:
+        try:
+            together.wait()
+            Store(path).close()
+        except BaseException as failure:
+            failures.append(failure)
+
+    for attempt in range(60):
+        arguments = (tmp_path / f"{attempt}.db", threading.Barrier(2))
+        threads = [threading.Thread(target=begin, args=arguments) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
 def test_two_stores_write_to_one_file(tmp_path: Path) -> None:
     """Two writers that begin together on a new file lose nothing and agree on turns that each has a part of."""
     path = tmp_path / "turns.db"

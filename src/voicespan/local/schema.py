@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_RETRY_S = 0.01
 BUSY_TIMEOUT_S = 5.0
 APPLICATION_ID = 0x766F6963
 """Marks the file as ours: a database of another program is left alone."""
@@ -109,7 +111,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     with _closed_on_error(path, "rw") as connection:
         _check_owner(connection, path)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last commits, never the database
         connection.execute("PRAGMA wal_autocheckpoint = 8000")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
@@ -133,6 +135,20 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; unlike other statements, this does not wait for another process at the same."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
 @contextmanager
 def _closed_on_error(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """Connect; where the block fails, close again and raise StoreError."""
@@ -149,8 +165,9 @@ def _closed_on_error(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    # Tables first: another process that makes them just now commits its mark together with them.
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
     if tables and owner != APPLICATION_ID:
         raise StoreError(f"{path} is a database of another program")
 
