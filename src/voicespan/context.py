@@ -39,6 +39,9 @@ class Subject(Protocol):
     def fail(self, error: BaseException | str) -> None:
         """Record a failure."""
 
+    def circumstances(self) -> Mapping[str, object]:
+        """Return what is known of the session, the model and the worker, by the names of attributes."""
+
 
 class LiveSpan(trace.Span):
     """The current OpenTelemetry span inside a block of ours: children hang on it, attributes land on its subject.

@@ -58,6 +58,7 @@ DEPLOYMENT_ENVIRONMENT_NAME = "deployment.environment.name"
 TELEMETRY_DISTRO_NAME = "telemetry.distro.name"
 TELEMETRY_DISTRO_VERSION = "telemetry.distro.version"
 VOICESPAN_REPLAYED = "voicespan.replayed"
+VOICESPAN_RUN = "voicespan.run"
 
 # Attributes of the session and the turn
 SESSION_ID = "session.id"
@@ -333,6 +334,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(TELEMETRY_DISTRO_VERSION, "string", "Its version.", _RESOURCE),
     Attribute(VOICESPAN_REPLAYED, "boolean", "The batch waited on disk and was sent later; it stays out of the "
               "span-derived metrics, where it would count at the wrong time.", _RESOURCE),
+    Attribute(VOICESPAN_RUN, "string", "Name of what is tried out (VOICESPAN_RUN), for the viewer's comparison of "
+              "runs. Never a label.", _RESOURCE),
 
     Attribute(SESSION_ID, "string", "The call or conversation (one user's ear). Never a label.", _TURN),
     Attribute(CLIENT_ADDRESS, "string", "Address of the user, masked by default. Never a label.", _TURN),

@@ -9,16 +9,21 @@ if TYPE_CHECKING:
 
 
 def unmended(record: TurnRecord) -> Failure | None:
-    """Return the failure that cut or prevented the reply; None when nothing failed or another attempt made it good."""
+    """Return the failure that cut or prevented the reply; None when nothing failed or another attempt made it good.
+
+    Where all attempts at a stage failed the last one decided: until then there was a reply to wait for.
+    """
     if record.failure is not None:
         return record.failure
-    for stage in record.stages:
-        failure = stage.failure
-        if failure is None or stage.discarded:
-            continue
-        if not any(_mends(other, stage, failure.at_ns) for other in record.stages):
-            return failure
-    return None
+    found = [
+        (stage.component, stage.failure)
+        for stage in record.stages
+        if stage.failure is not None
+        and not stage.discarded
+        and not any(_mends(other, stage, stage.failure.at_ns) for other in record.stages)
+    ]
+    attempts = [failure for component, failure in found if component == found[0][0]]
+    return max(attempts, key=lambda failure: failure.at_ns, default=None)
 
 
 def outcome(record: TurnRecord, failure: Failure | None) -> tuple[str, str | None]:

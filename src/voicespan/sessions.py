@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -35,6 +36,10 @@ FAILED_NS = 10_000_000_000
 BEFORE_SESSION_NS = 60_000_000_000
 """How much before its session a mark may lie: audio that was recorded while the session was set up."""
 MAX_OPEN_TURNS = 32
+
+events = logging.getLogger("voicespan.events")
+"""Lines that voicespan writes by itself; switched on by `voicespan.logs.setup_logging`."""
+events.disabled = True
 
 EndReason = Literal["normal", "error", "client_disconnect", "timeout", "transferred"]
 MeasurementPoint = Literal["client", "gateway", "server"]
@@ -121,6 +126,8 @@ class Session:
         self._greeted = False
         self._scope: Scope | None = None
         self._connection = trace.get_current_span().get_span_context()
+        if not events.disabled and recorder.enabled:
+            self._say("Session started", "session.started")
 
     def __enter__(self) -> Self:
         try:
@@ -150,12 +157,23 @@ class Session:
                 return turn
         return None
 
+    @property
+    def replying(self) -> Turn | None:
+        """The latest open turn that is being answered, or in which the agent speaks: not one that is a mere onset."""
+        for turn in reversed(self._turns):
+            if turn.open and (turn.record.committed_ns is not None or turn.record.trigger is not None):
+                return turn
+        return None
+
     @guarded
     def media_up(self, at: int | None = None) -> None:
         """Say when media flows; the first speech of the agent is measured from here (`voice.session.first_audio`)."""
         now_ns = self.recorder.clock.monotonic_ns()
         if self._media_up_ns is None and (at is None or self.earliest_ns <= at <= now_ns):
             self._media_up_ns = now_ns if at is None else at
+            for turn in self._turns:  # a greeting that waits for somebody to hear it
+                if turn.record.index == 1 and turn.record.trigger and turn.record.playback.first_sent_ns is None:
+                    turn.record.media_up_ns = self._media_up_ns
 
     def user_turn(self, at: int | None = None, *, input: Input = "speech") -> Turn:  # noqa: A002
         """Say that the user has begun to speak at `at`, and return the turn.
@@ -208,6 +226,14 @@ class Session:
             self.end_reason = reason
             for turn in reversed(list(self._turns)):
                 self._end_turn(turn, reason, at_ns, error)
+        if not events.disabled and self.recorder.enabled:
+            self._say("Session ended", "session.ended", reason=reason)
+
+    @guarded
+    def _say(self, message: str, event: str, **fields: object) -> None:
+        known = {"session_id": self.id, "transport": self.transport, "client_ip": self.attributes.get(n.CLIENT_ADDRESS)}
+        extra = {"event": event, **{key: value for key, value in known.items() if value is not None}, **fields}
+        events.info(message, extra=extra)
 
     # What turns report
 
@@ -301,6 +327,14 @@ class Session:
         if (turn := self.turn) is not None:
             turn.failed(error)
 
+    def circumstances(self) -> dict[str, object]:
+        """Return the session's id, transport and attributes."""
+        return {
+            **self.attributes,
+            n.SESSION_ID: self.id,
+            **({n.VOICE_TRANSPORT: self.transport} if self.transport else {}),
+        }
+
     # Beginnings
 
     def _user_turn(self, at: int | None, kind: Input) -> Turn:
@@ -359,7 +393,7 @@ class Session:
             trace_id=trace_id,
             span_id=span_id,
             sampled=sampled,
-            wall_offset_ns=clock.time_ns() - now_ns,
+            wall_offset_ns=clock.time_ns() - clock.monotonic_ns(),
             onset_ns=now_ns,
             announced_ns=now_ns,
             input=kind,

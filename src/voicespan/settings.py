@@ -59,6 +59,8 @@ DURATION_S = Type("a number of seconds, 0 or more", _number(least=0))
 DURATION_MS = Type("a number of milliseconds, 0 or more", _number(least=0))
 LOG_LEVEL = Type("one of off, warning, debug", _choice("off", "warning", "debug"))
 
+LOG_FORMAT = Type("json", _choice("", "json"))
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -99,6 +101,13 @@ class Settings:
         None,
         "Resource attribute `voice.worker.id`. Use a stable ordinal (`tts-0`): it becomes a metric label.",
     )
+    run: str | None = _variable(
+        "RUN",
+        TEXT,
+        None,
+        "Resource attribute `voicespan.run`: a name for what is tried out. The viewer compares runs; without a name, "
+        "each start of the service is one.",
+    )
     vad_hangover_ms: float | None = _variable(
         "VAD_HANGOVER_MS",
         DURATION_MS,
@@ -125,11 +134,70 @@ class Settings:
         "At exit and on SIGTERM, what is still queued is sent for at most this long, all signals together.",
     )
 
+    log_format: Literal["", "json"] = _variable(
+        "LOG_FORMAT",
+        LOG_FORMAT,
+        "",
+        "`json` has the root logger write JSON lines to stdout, each with the trace id of its turn.",
+    )
+    log_client_address: bool = _variable(
+        "LOG_CLIENT_ADDRESS",
+        FLAG,
+        False,
+        "Log lines carry the client's whole address, and not only its network.",
+    )
+    redact: str | None = _variable(
+        "REDACT",
+        TEXT,
+        None,
+        "A file with further patterns to take out of every string that leaves the process: one regular expression a "
+        "line, then, after a tab, what stands in its place (else `[REDACTED]`).",
+    )
+    redact_key: str | None = _variable(
+        "REDACT_KEY",
+        TEXT,
+        None,
+        "Keys the digest that stands for a session id that was a phone number or an address, so that it is the same in "
+        "every process; by default it differs in each.",
+    )
+    stages: str | None = _variable(
+        "STAGES",
+        TEXT,
+        None,
+        "A stage map: a YAML file that says which functions of the service are its stages. `voicespan stages check` "
+        "looks at it beforehand.",
+    )
     db: str | None = _variable(
         "DB",
         TEXT,
         None,
         "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory.",
+    )
+    viewer_endpoint: str | None = _variable(
+        "VIEWER_ENDPOINT",
+        TEXT,
+        None,
+        "The viewer that is told of turns in progress, where it is not the one that the spans are sent to.",
+    )
+    content: bool = _variable(
+        "CONTENT",
+        FLAG,
+        False,
+        "What is said (transcripts, audio) goes to a viewer on this machine that keeps it, and the viewer keeps it; "
+        "never into spans, logs or metrics, and never to another machine.",
+    )
+    token: str | None = _variable(
+        "TOKEN",
+        TEXT,
+        None,
+        "What the viewer asks of everyone who sends to it or looks at it: at least 16 letters and digits. Where other "
+        "machines can reach it, it makes one at its start unless this is set.",
+    )
+    trace_link: str | None = _variable(
+        "TRACE_LINK",
+        TEXT,
+        None,
+        "Where the viewer's page finds a trace in another program: an address with `{trace_id}` in it.",
     )
     sigterm: bool = _variable(
         "SIGTERM",

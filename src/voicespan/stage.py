@@ -130,6 +130,10 @@ class Stage:
         if record is not None and len(record.events) < self._turn.MAX_EVENTS:
             record.events.append((name, self._turn.now_ns(), attributes))  # type: ignore[arg-type]
 
+    def circumstances(self) -> dict[str, object]:
+        """Return those of the session, with the stage's own attributes: its model, voice and worker."""
+        return {**self._turn.circumstances(), **self._record.attributes}
+
     def _left_by(self, error: BaseException) -> None:
         if is_cancellation(error):
             self.cancelled()
@@ -263,9 +267,11 @@ class Llm(Stage):
 
     def stream(self, source: Source) -> Source:
         """Return the model's stream, watched: first and last token, end, failure and cancellation."""
-        return watch(source, self, self._on_chunk)  # type: ignore[no-any-return]
+        return watch(source, self, self.chunk)  # type: ignore[no-any-return]
 
-    def _on_chunk(self, chunk: Any) -> None:
+    @guarded
+    def chunk(self, chunk: Any) -> None:
+        """Take what a provider's stream gives: a token where it has content, and the token counts that it tells."""
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self.usage(
@@ -280,6 +286,11 @@ class Tool(Stage):
     """A function call that the model asked for: call .. result."""
 
     __slots__ = ()
+
+    @guarded
+    def outlives(self) -> None:
+        """Say that the turn does not wait for the call any more, as with `background=True` from the start."""
+        self._record.background = True
 
 
 class _Speaking(Stage):
@@ -313,9 +324,11 @@ class _Speaking(Stage):
 
         The length of the audio is known where `sample_rate` was given and the frames are 16-bit mono PCM.
         """
-        return watch(source, self, self._on_frame)  # type: ignore[no-any-return]
+        return watch(source, self, self.frame)  # type: ignore[no-any-return]
 
-    def _on_frame(self, frame: Any) -> None:
+    @guarded
+    def frame(self, frame: Any) -> None:
+        """Take a frame of audio; its length is known where it is 16-bit mono PCM and `sample_rate` was given."""
         if isinstance(frame, bytes | bytearray | memoryview):
             if not frame:
                 return
@@ -360,5 +373,5 @@ def _has_content(chunk: Any) -> bool:
     choices = getattr(chunk, "choices", None)
     if choices is None:
         return chunk is not None
-    deltas = [getattr(choice, "delta", None) for choice in choices]
+    deltas = [getattr(choice, "delta", None) or getattr(choice, "message", None) for choice in choices]
     return any(getattr(delta, "content", None) or getattr(delta, "tool_calls", None) for delta in deltas)

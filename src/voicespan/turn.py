@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from opentelemetry import trace
 
-from voicespan import diagnostics
+from voicespan import diagnostics, settings
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from voicespan import finished
+    from voicespan.content import Role
     from voicespan.sessions import Session
 
 FUTURE_NS = 100_000_000
@@ -478,6 +479,29 @@ class Turn:
             return False
         return playback.paused_ns is not None or at_ns < playback.out_ns
 
+    # What was said
+
+    @guarded
+    def user_said(self, text: str = "", *, audio: bytes | None = None, sample_rate: int | None = None) -> None:
+        """Give what the user said to a viewer on this machine; without VOICESPAN_CONTENT=true nothing is taken.
+
+        It goes there once the turn is over, and never into spans, logs or metrics. Several calls append; `audio` is
+        16-bit mono PCM. At most 64 KiB of text and 10 MiB of audio are kept.
+        """
+        self._said("user", text, audio, sample_rate)
+
+    @guarded
+    def agent_said(self, text: str = "", *, audio: bytes | None = None, sample_rate: int | None = None) -> None:
+        """Give what the agent said to a viewer on this machine, as `user_said` does."""
+        self._said("agent", text, audio, sample_rate)
+
+    def _said(self, role: Role, text: str, audio: object, sample_rate: int | None) -> None:
+        if not settings.current().content or self._live(f"{role}_said") is None:
+            return
+        from voicespan import viewer
+
+        viewer.said(self, role, text, audio, sample_rate)
+
     # The turn itself
 
     @guarded
@@ -535,6 +559,10 @@ class Turn:
         self.failed(error)
 
     # Times
+
+    def circumstances(self) -> dict[str, object]:
+        """Return those of the session."""
+        return self.session.circumstances()
 
     def now_ns(self) -> int:
         """Return the session's monotonic time."""

@@ -129,6 +129,30 @@ def test_hang_up_of_a_greeting(at: Timeline) -> None:
     assert (finished.outcome, finished.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "user_left")
 
 
+def test_the_last_of_several_attempts_decides(at: Timeline) -> None:
+    """Where every attempt at a stage fails, the user waited until the last one failed, and its error is the turn's.
+
+    1360 request · 2000 RuntimeError · 2000 other model · 5000 TimeoutError · 5100 the voice has nothing to say
+    """
+    turn = at.user_says(at.session())
+    at(1360)
+    with passes_on(RuntimeError), turn.llm(model="m-1"):
+        at(2000)
+        raise RuntimeError("refused")
+    with passes_on(TimeoutError), turn.llm(model="m-2"):
+        at(5000)
+        raise TimeoutError
+    with passes_on(ValueError), turn.tts(voice="sam"):
+        at(5100)
+        raise ValueError("no text")
+    turn.end()
+    [finished] = at.finish()
+    assert finished.outcome == "error"
+    assert finished.root.attributes["error.type"] == "TimeoutError"
+    unanswered = finished["voice.unanswered"]
+    assert (at.ms(unanswered.start_ns), at.ms(unanswered.end_ns)) == (1000, 5000)
+
+
 @pytest.mark.covers("B-Q06", "F-R11")
 def test_an_error_that_prevents_the_reply(at: Timeline) -> None:
     """A failed request is a span with its error, the exception reaches the service, the user got nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +16,18 @@ Signal = Literal["traces", "metrics", "logs"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+in_use: dict[Signal, Endpoint] = {}
+"""Where the signals of this process go; empty until its providers are made."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's own, without asking a name server."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import Resource
 
+from voicespan import names as n
 from voicespan import settings
 from voicespan.version import __version__
 
@@ -16,16 +17,16 @@ DISTRO_NAME = "voicespan"
 
 
 def create(auto_instrumentation_version: str | None = None) -> Resource:
-    """Return what the SDK finds out, with the distribution's name and version and, where set, `voice.worker.id`.
+    """Return what the SDK finds out, the distribution's name and version and, where set, the worker and the run.
 
     The SDK gives OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, its detectors, and a new `service.instance.id`.
     """
-    attributes: dict[str, str] = {"telemetry.distro.name": DISTRO_NAME, "telemetry.distro.version": __version__}
+    attributes: dict[str, str] = {n.TELEMETRY_DISTRO_NAME: DISTRO_NAME, n.TELEMETRY_DISTRO_VERSION: __version__}
     if auto_instrumentation_version:
         attributes["telemetry.auto.version"] = auto_instrumentation_version
-    worker = settings.current().worker_id
-    if worker:
-        attributes["voice.worker.id"] = worker
+    ours = settings.current()
+    named = {n.VOICE_WORKER_ID: ours.worker_id, n.VOICESPAN_RUN: ours.run}
+    attributes |= {key: value for key, value in named.items() if value}
     return Resource.create(attributes)
 
 
