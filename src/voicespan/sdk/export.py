@@ -7,14 +7,19 @@ import os
 import re
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
-from opentelemetry.sdk.metrics.export import MetricExporter
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace import SpanProcessor
 
 from voicespan import settings
 from voicespan.diagnostics import counters, say
+from voicespan.guard import swallowed
+from voicespan.sdk import scrub
 from voicespan.sdk.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal
+from voicespan.sdk.endpoint import is_loopback
 from voicespan.sdk.shutdown import close, leaving
 from voicespan.version import __version__
 
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
-    from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+    from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -87,9 +92,17 @@ class ExporterSender(Generic[Item_contra]):
     """Sends with an exporter; after a fork with a new one, because connections can't be shared with the parent."""
 
     def __init__(
-        self, exporter: Exporter[Item_contra], target: str, remake: Callable[[], Exporter[Item_contra]] | None = None
+        self,
+        exporter: Exporter[Item_contra],
+        target: str,
+        remake: Callable[[], Exporter[Item_contra]] | None = None,
+        *,
+        scrub: Callable[..., Sequence[Any]],
     ) -> None:
         self.target = target
+        # What was said stays on this machine, whoever asked for it.
+        content = settings.current().content and is_loopback(urlsplit(target).hostname or "")
+        self._scrub = partial(scrub, content=content)
         self._exporter = exporter
         self._remake = remake
         self._pid = os.getpid()
@@ -103,8 +116,12 @@ class ExporterSender(Generic[Item_contra]):
             if self._remake is not None:
                 self._exporter = self._remake()
                 self._why = Why(self._exporter)
+        try:
+            clean = self._scrub(batch)
+        except Exception as error:  # what could not be redacted does not leave
+            return Refusal(f"redaction failed: {type(error).__name__}: {error}", passing=False)
         self._why.begin()
-        return self._why.of(self._exporter.export(batch))
+        return self._why.of(self._exporter.export(clean))
 
     def hurry(self) -> None:
         """Retry no more where nobody listens."""
@@ -241,7 +258,7 @@ class BatchProcessor(SpanProcessor):
         remake: Callable[[], SpanExporter] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        sender = ExporterSender["ReadableSpan"](exporter, target or type(exporter).__name__, remake)
+        sender = ExporterSender["ReadableSpan"](exporter, target or type(exporter).__name__, remake, scrub=scrub.spans)
         self.batcher = Batcher(sender, limits or Limits.read(os.environ, "OTEL_BSP"), "span")
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -289,7 +306,12 @@ class MetricSender(MetricExporter):
                 self._why = Why(self._exporter)
         self._why.begin()
         failed_before, self.unsent = bool(self.reason), True
-        result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        try:
+            clean = scrub.metrics(metrics_data)
+        except Exception as error:  # what could not be redacted does not leave
+            swallowed("redaction of metrics", error)
+            return MetricExportResult.FAILURE
+        result = self._exporter.export(clean, timeout_millis=timeout_millis, **kwargs)
         refusal = self._why.of(result)
         self.unsent = refusal is not None
         if not self._gave_up:  # else the reason is that the request was aborted

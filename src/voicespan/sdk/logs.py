@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry._logs import set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 
+from voicespan.sdk import scrub
 from voicespan.sdk.batch import Batcher, Limits
 from voicespan.sdk.export import ExporterSender
 from voicespan.sdk.shutdown import close
@@ -22,7 +23,9 @@ class LogBatchProcessor(LogRecordProcessor):
     """Sends log records in batches from a thread of its own."""
 
     def __init__(self, maker: Maker, limits: Limits) -> None:
-        self.batcher: Batcher[Any] = Batcher(ExporterSender(maker(), maker.target, maker), limits, "log record")
+        self.batcher: Batcher[Any] = Batcher(
+            ExporterSender(maker(), maker.target, maker, scrub=scrub.logs), limits, "log record"
+        )
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Queue a record."""

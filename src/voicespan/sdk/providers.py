@@ -19,6 +19,7 @@ from voicespan import names
 from voicespan.diagnostics import say
 from voicespan.sdk import resource
 from voicespan.sdk.batch import Batcher, Limits
+from voicespan.sdk.endpoint import in_use
 from voicespan.sdk.export import BatchProcessor, MetricSender, count_processed
 from voicespan.sdk.exporters import Maker, makers
 from voicespan.sdk.shutdown import Shutdown
@@ -120,7 +121,9 @@ class _Starting:
         except LookupError as error:
             say(f"exporter.{signal}", f"no {signal} are sent: {error}")
             return []
-        self._endpoints += [maker.endpoint for maker in found if maker.endpoint is not None]
+        endpoints = [maker.endpoint for maker in found if maker.endpoint is not None]
+        self._endpoints += endpoints
+        in_use.update((each.signal, each) for each in endpoints)
         return found
 
 

@@ -165,6 +165,12 @@ class Shutdown:
         self._turns_closed.open()
         for batcher in self._batchers:
             batcher.close()
+        viewer = sys.modules.get("voicespan.viewer")
+        if viewer is not None:
+            try:
+                viewer.finish(remaining_s() / 4)
+            except Exception as error:
+                say("exit.viewer", f"at exit, telling the viewer went wrong: {error!r}")
         if self._tracers is not None:
             self._tracers.shutdown()  # also the processors that others added
 

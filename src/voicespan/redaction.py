@@ -1,0 +1,167 @@
+"""What must not leave the process, taken out of a text: who the user is, and what opens doors.
+
+Each rule replaces what it finds by a tag. Every repetition in a pattern is bounded, so that a text takes time in
+proportion to its length whatever it holds. Rules of one's own come from the file that VOICESPAN_REDACT names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voicespan import settings
+from voicespan.diagnostics import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CARD = "[CARD]"
+EMAIL = "[EMAIL]"
+KEY = "[KEY]"
+PHONE = "[PHONE]"
+REDACTED = "[REDACTED]"
+SIP = "[SIP]"
+SSN = "[SSN]"
+
+_CACHED_LENGTH = 256
+_CACHED_TEXTS = 4096
+_LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to look for, and what stands in its place: a template of `re`, or a function of the match."""
+
+    pattern: re.Pattern[str]
+    replacement: str | Callable[[re.Match[str]], str]
+
+
+def _card(match: re.Match[str]) -> str:
+    digits = [int(letter) for letter in match[0] if letter.isdigit()]
+    return CARD if luhn(digits) else match[0]
+
+
+def luhn(digits: list[int]) -> bool:
+    """Return whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
+    return sum(digits[-1::-2] + [_LUHN_DOUBLED[digit] for digit in digits[-2::-2]]) % 10 == 0
+
+
+RULES: tuple[Rule, ...] = (
+    # Keys and tokens: by the prefixes that make them easy to find, and by what introduces them.
+    Rule(
+        re.compile(
+            r"\b(?:(?:sk|pk|rk)[-_][\w-]{16,256}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abposr]-[\w-]{10,256}"
+            r"|gh[pousr]_\w{36,256}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}\.[\w-]{4,1024})"
+        ),
+        KEY,
+    ),
+    Rule(re.compile(r"\b(Bearer|Basic)\s{1,4}[\w.~+/=-]{8,4096}", re.IGNORECASE), rf"\1 {KEY}"),
+    Rule(
+        re.compile(
+            r"\b(api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|secret)"
+            r"([\"']?\s{0,4}[=:]\s{0,4})(?!\[|[\"']\[)(?:\"[^\"]{1,1024}\"|'[^']{1,1024}'|[^\s\"',;&]{4,1024})",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{KEY}",
+    ),
+    # Before e-mail: both have an @.
+    Rule(re.compile(r"\bsips?:[^\s<>\"',]{1,320}", re.IGNORECASE), SIP),
+    Rule(re.compile(r"[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b"), EMAIL),
+    Rule(re.compile(r"\btel:\+?[\d().-]{4,24}", re.IGNORECASE), PHONE),
+    Rule(re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), SSN),
+    # Card numbers begin with 2 to 6 (ISO/IEC 7812), which time stamps in nanoseconds or milliseconds do not.
+    Rule(re.compile(r"(?<![\w.+-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])"), _card),
+    Rule(re.compile(r"(?<![\w+])\+\d(?:[ ().-]{0,2}\d){6,14}(?!\w)"), PHONE),
+    Rule(re.compile(r"(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\w-]|\.\d)"), PHONE),
+    Rule(re.compile(r"/voicepacks/(?!\[)[^/\s\"'<>]{1,256}/[^/\s\"'<>]{1,256}/ref/"), f"/voicepacks/{REDACTED}/"),
+    Rule(re.compile(r"/voicepacks/(?!\[)[^\s\"'<>]{1,1024}"), f"/voicepacks/{REDACTED}/"),
+)
+"""The rules that always hold, in their order."""
+
+# Most texts (names, models, outcomes) have none of this, and one search tells.
+_SUSPECT = re.compile(
+    r"@|\d[\d ().-]{5}|\bsips?:|\btel:|/voicepacks/|\b(?:sk|pk|rk)[-_]|AKIA|AIza|xox|gh[pousr]_|eyJ"
+    r"|bearer|basic|api.?key|token|secret|passw",
+    re.IGNORECASE,
+)
+
+_own: list[tuple[Rule, ...]] = []
+
+
+def redact(text: str) -> str:
+    """Return the text without what the rules find. Short texts are remembered: most of them come again and again."""
+    return _remembered(text) if len(text) <= _CACHED_LENGTH else _redacted(text)
+
+
+def _redacted(text: str) -> str:
+    if _SUSPECT.search(text):
+        for rule in RULES:
+            text = rule.pattern.sub(rule.replacement, text)
+    for rule in own_rules():
+        text = rule.pattern.sub(rule.replacement, text)
+    return text
+
+
+_remembered = lru_cache(_CACHED_TEXTS)(_redacted)
+
+
+def redact_identity(text: str) -> str:
+    """Return an identifier that was a phone number or address as its tag and a digest: different ones stay different.
+
+    The digest is keyed with VOICESPAN_REDACT_KEY, else with a key that lives as long as the process: without a key, the
+    few numbers that there are could be tried out.
+    """
+    clean = redact(text)
+    if clean == text:
+        return text
+    digest = hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:12]
+    return f"{clean}-{digest}"
+
+
+@lru_cache(1)
+def _key() -> bytes:
+    given = settings.current().redact_key
+    return given.encode() if given else os.urandom(32)
+
+
+def own_rules() -> tuple[Rule, ...]:
+    """Return the rules of the file that VOICESPAN_REDACT names, read once; what is wrong with it is said."""
+    if not _own:
+        path = settings.current().redact
+        _own.append(tuple(_read(Path(path).expanduser())) if path else ())
+    return _own[0]
+
+
+def forget() -> None:
+    """Read the file again, and remember no text: for tests."""
+    _own.clear()
+    _remembered.cache_clear()
+    _key.cache_clear()
+
+
+def _read(path: Path) -> Iterable[Rule]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        say("redact", f"VOICESPAN_REDACT: cannot read {path}: {error}; only the built-in rules hold")
+        return
+    for number, line in enumerate(lines, 1):
+        pattern, _, tag = line.partition("\t")
+        if not pattern.strip() or pattern.startswith("#"):
+            continue
+        try:
+            compiled = re.compile(pattern)
+        except re.error as error:
+            say(f"redact.{number}", f"VOICESPAN_REDACT: {path}:{number}: {error}; the line is left out")
+            continue
+        if compiled.search(""):
+            say(f"redact.{number}", f"VOICESPAN_REDACT: {path}:{number}: matches everything; the line is left out")
+            continue
+        replacement = tag.strip() or REDACTED
+        yield Rule(compiled, lambda _, words=replacement: words)  # type: ignore[misc]

@@ -1,0 +1,134 @@
+"""What may not leave the process is taken out of every text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicespan import redaction, settings
+from voicespan.redaction import CARD, EMAIL, KEY, PHONE, REDACTED, SIP, SSN, redact, redact_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRETS = {
+    "bob.smith+calls@example.co.uk": EMAIL,
+    "björn@exämple.de": EMAIL,
+    "+49 (151) 234-56789": PHONE,
+    "+15551234567": PHONE,
+    "(555) 123-4567": PHONE,
+    "555-123-4567": PHONE,
+    "tel:+1-555-123-4567": PHONE,
+    "sip:alice@10.0.0.1:5060;transport=udp": SIP,
+    "sips:4711@pbx.example.com": SIP,
+    "123-45-6789": SSN,
+    "4111 1111 1111 1111": CARD,
+    "5500-0000-0000-0004": CARD,
+    "378282246310005": CARD,
+    "/voicepacks/bob/v2/ref/": f"/voicepacks/{REDACTED}/",
+    "/voicepacks/bob/v2.bin": f"/voicepacks/{REDACTED}/",
+    "sk-proj-abcdefghijklmnop1234": KEY,
+    "AKIAIOSFODNN7EXAMPLE": KEY,
+    "ghp_" + "a1" * 18: KEY,
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefgh": KEY,
+    "Bearer abc.def-123456": f"Bearer {KEY}",
+    "api_key=hunter2000": f"api_key={KEY}",
+    'password: "correct horse"': f"password: {KEY}",
+}
+HARMLESS = (
+    "llm.ttft", "gpt-4o-2024-05-13", "192.168.100.20", "2026-11-20T15:00:00.123456Z", "1732112345678901234",
+    "1732112345678", "4bf92f3577b34da6a3ce929d0e0e4736", "550e8400-e29b-41d4-a716-446655440000",
+    "http://127.0.0.1:4318/v1/traces", "took 123.456 ms", "total_tokens: 5012", "4111 1111 1111 1112", "tts-cosy@0",
+    "pkg.Service/Method", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "en-US", "call-7", "1+1=2",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Nothing is remembered from another test."""
+    redaction.forget()
+    yield
+    redaction.forget()
+    settings.reset()
+
+
+@pytest.mark.covers("C-L27", "C-L28", "C-L29")
+@pytest.mark.parametrize(("secret", "tag"), SECRETS.items())
+def test_secrets_become_tags(secret: str, tag: str) -> None:
+    """Each kind of secret is replaced by its tag, alone, within a sentence and at the end of it."""
+    assert redact(secret) == tag
+    assert redact(f"the user said {secret}") == f"the user said {tag}"
+    inside = redact(f"<{secret}>, then more")
+    assert inside.startswith(f"<{tag}")
+    assert inside.endswith(", then more")
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_only_looks_like_it_stays(text: str) -> None:
+    """Names, ids, times, addresses of this machine, and card numbers with a wrong check digit are left alone."""
+    assert redact(text) == text
+
+
+@given(st.text(max_size=60), st.sampled_from(sorted(SECRETS)), st.text(max_size=60))
+def test_no_secret_survives_whatever_stands_around_it(before: str, secret: str, after: str) -> None:
+    """Between spaces, a secret is found in any text; and a second pass finds nothing more."""
+    redaction.forget()
+    once = redact(f"{before} {secret} {after}")
+    kept = re.sub(r"[^\w@]", "", secret)
+    assert secret not in once or secret in before + after
+    assert len(kept) > 4
+    assert redact(once) == once
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a@", "a.b@", "a.", "1 ", "1-", "4", "+1", "(", "(555", "sip:", "/voicepacks/", "/voicepacks/a",
+     "eyJaaaaaaaa.", "sk-", "secret=", "secret", "Bearer ", "tel:+", "-", "_", "\u00e4", "a@a."],
+)  # fmt: skip
+def test_no_text_takes_more_than_its_length(piece: str) -> None:
+    """Half a million characters that begin a pattern again and again come to an end: no search tries all ways."""
+    text = piece * (500_000 // len(piece))
+    assert len(redact(text)) <= len(text)
+
+
+def test_own_patterns_are_read_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line is a pattern with its tag; a line that is none, or that matches everything, is said and left out."""
+    file = tmp_path / "patterns"
+    file.write_text("# customers\nCUST-\\d{6}\t[CUSTOMER]\nproject \\w+\n(\nx*\n")
+    monkeypatch.setenv("VOICESPAN_REDACT", str(file))
+    settings.reset()
+    assert redact("CUST-123456 of project Moon, bob@example.com") == f"[CUSTOMER] of {REDACTED}, {EMAIL}"
+    said = capsys.readouterr().err
+    assert f"{file}:4: missing )" in said
+    assert f"{file}:5: matches everything" in said
+
+
+def test_an_unreadable_file_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The built-in rules hold on when the file is not there."""
+    monkeypatch.setenv("VOICESPAN_REDACT", "/nowhere/patterns")
+    settings.reset()
+    assert redact("bob@example.com") == EMAIL
+    assert "VOICESPAN_REDACT: cannot read /nowhere/patterns" in capsys.readouterr().err
+
+
+def test_identifiers_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is named by a phone number keeps an identity, the same one in all processes that share the key."""
+    one, two = redact_identity("+15551234567"), redact_identity("+15551234568")
+    assert one.startswith(f"{PHONE}-")
+    assert one != two
+    assert redact_identity("+15551234567") == one
+    assert redact_identity("call-7") == "call-7"
+    monkeypatch.setenv("VOICESPAN_REDACT_KEY", "k")
+    found = []
+    for _ in range(2):
+        redaction.forget()
+        settings.reset()
+        found.append(redact_identity("+15551234567"))
+    assert found[0] == found[1] != one
