@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Decision, Sampler, SamplingResult
 
-from voicespan import diagnostics, settings
+from voicespan import diagnostics, settings, viewer
 from voicespan import names as n
 from voicespan.clock import Clock, SystemClock
 from voicespan.finish import finish, finish_late
@@ -28,12 +28,12 @@ from voicespan.guard import swallowed
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Tracer
     from opentelemetry.trace import Link, SpanKind, TraceState
-    from opentelemetry.util.types import Attributes
+    from opentelemetry.util.types import Attributes, AttributeValue
 
     from voicespan.finished import FinishedSpan, FinishedTurn
     from voicespan.record import StageRecord, TurnRecord
@@ -140,6 +140,8 @@ class BackgroundRecorder:
     def __init__(self, *, clock: Clock | None = None, enabled: bool = True) -> None:
         self.clock: Clock = clock or SystemClock()
         self.enabled = enabled
+        self.watch: Callable[[FinishedTurn], None] | None = None
+        """Sees each finished turn before it is emitted."""
         self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
         self._sdk: TracerProvider | None = None
         self._open: dict[Turn, None] = {}
@@ -214,6 +216,17 @@ class BackgroundRecorder:
         self._closed.append(work)
         self._wake.set()
 
+    # What a viewer is told
+
+    def open_turns(self) -> list[Turn]:
+        """Return the turns that are not closed, in order of their beginning."""
+        return list(self._open)
+
+    def resource_attributes(self) -> Mapping[str, AttributeValue]:
+        """Return who sends the spans."""
+        provider = self._provider()
+        return {} if provider is None else provider.resource.attributes
+
     # The thread
 
     def _start(self) -> None:
@@ -221,6 +234,7 @@ class BackgroundRecorder:
             if self._thread is None and self.enabled:
                 self._thread = threading.Thread(target=self._run, name="voicespan-recorder", daemon=True)
                 self._thread.start()
+                viewer.report(self)
 
     def _run(self) -> None:
         with suppress_instrumentation():  # what exporters and processors do on this thread is not to be traced
@@ -236,7 +250,7 @@ class BackgroundRecorder:
     def sweep(self) -> None:
         """Close the turns that are over."""
         now_ns = self.clock.monotonic_ns()
-        turns = list(self._open)
+        turns = self.open_turns()
         for turn in turns:
             turn.session.close_if_due(turn, now_ns)
         for turn in turns[: max(0, len(turns) - MAX_OPEN_TURNS)]:
@@ -251,6 +265,8 @@ class BackgroundRecorder:
                 try:
                     turn = work()
                     emitter = self._emitter()
+                    if self.watch is not None:
+                        self.watch(turn)
                     if emitter is not None:
                         emitter.emit(turn)
                     else:
