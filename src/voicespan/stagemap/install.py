@@ -1,0 +1,119 @@
+"""Putting the wrappers in place, each when the module of its function is imported."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from voicespan.diagnostics import say
+from voicespan.guard import swallowed
+from voicespan.nearest import nearest
+from voicespan.stagemap.document import StageMap, StageMapError, read
+from voicespan.stagemap.pipeline import Pipeline
+from voicespan.stagemap.wrapping import wrapper
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from voicespan.stagemap.document import Hook
+
+_ORDER = ("stages", "playback", "turn", "session")
+"""What is wrapped later lies outside: a function that is a session and a mark is the session first."""
+
+
+@dataclass(slots=True)
+class Installed:
+    """What a process has wrapped; the doctor and the line at the end read it."""
+
+    waiting: set[str] = field(default_factory=set)
+    """Functions whose module has not been imported."""
+    wrapped: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Functions that their module does not have."""
+
+
+installed = Installed()
+
+
+def install_file(path: str) -> None:
+    """Install the stage map of this file. What is wrong with it is said, and the service starts without it."""
+    try:
+        install(read(pathlib.Path(path).expanduser()))
+    except StageMapError as error:
+        say("stages", f"stages: {error}; nothing is wrapped")
+
+
+def install(stage_map: StageMap) -> Pipeline:
+    """Wrap the functions of the map, now where their module is imported already, else when it is."""
+    pipeline = Pipeline(stage_map)
+    for hook in sorted(stage_map.hooks, key=lambda hook: _ORDER.index(hook.section)):
+        installed.waiting.add(str(hook.target))
+        if hook.target.module == _script():
+            say(
+                f"stages.{hook.target}",
+                f"stages: {hook.target} is part of the script that Python runs itself, which is imported under no "
+                "name: move it into a module, and import that from the script",
+            )
+        wrapt.register_post_import_hook(_Wrapping(pipeline, hook), hook.target.module)
+    return pipeline
+
+
+def _script() -> str | None:
+    """Return the module name that the running script would have."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None) or (sys.argv[0] if sys.argv else None)
+    return pathlib.Path(file).stem if file and file.endswith(".py") else None
+
+
+class _Wrapping:
+    """Wraps one function when its module is there. Never raises: an import of the service would fail."""
+
+    def __init__(self, pipeline: Pipeline, hook: Hook) -> None:
+        self.pipeline = pipeline
+        self.hook = hook
+
+    def __call__(self, module: ModuleType) -> None:
+        target = self.hook.target
+        try:
+            installed.waiting.discard(str(target))
+            problem = self._wrap(module)
+        except Exception as error:
+            swallowed(f"stage map: {target}", error)
+            return
+        if problem is None:
+            installed.wrapped.add(str(target))
+            say(f"stages.{target}.wrapped", f"stages: {target} is {self.hook.role}", level="debug")
+        else:
+            installed.missing.add(str(target))
+            say(f"stages.{target}", f"stages: {self.hook.role}: {target}: {problem}")
+
+    def _wrap(self, module: ModuleType) -> str | None:
+        """Wrap the function; return what is wrong where that is not possible."""
+        owner: Any = module
+        *path, name = self.hook.target.name.split(".")
+        for step in path:
+            if not hasattr(owner, step):
+                return missing(step, owner)
+            owner = getattr(owner, step)
+        if not hasattr(owner, name):
+            return missing(name, owner)
+        function = inspect.getattr_static(owner, name)
+        plain = function.__func__ if isinstance(function, classmethod | staticmethod) else function
+        if isinstance(plain, wrapt.FunctionWrapper):
+            plain = inspect.unwrap(plain)
+        if not callable(plain) or inspect.isclass(plain):
+            return f"is {type(plain).__name__}, not a function"
+        bound = inspect.isclass(owner) and not isinstance(function, staticmethod)
+        around = wrapper(self.pipeline, self.hook, plain, bound=bound)
+        wrapt.wrap_function_wrapper(module, self.hook.target.name, around)
+        return None
+
+
+def missing(name: str, owner: object) -> str:
+    """Say that an object has no such attribute, with the one that was perhaps meant."""
+    near = nearest(name, [each for each in dir(owner) if not each.startswith("__")])
+    return f"there is no {name!r}" + (f": did you mean {near!r}?" if near else "")

@@ -1,0 +1,1 @@
+"""A voice service as its owner wrote it: it knows nothing of voicespan. Time passes where `wait` says so."""
