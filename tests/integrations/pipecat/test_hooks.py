@@ -1,0 +1,147 @@
+"""The hooks: how the integration gets into a bot, and what it says where it can't."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("pipecat")
+
+from pipecat.frames import frames as f
+from pipecat.services.openai.llm import OpenAILLMService
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import TransportParams
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
+
+from voicespan.integrations import pipecat
+from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
+from voicespan.integrations.pipecat.setup import setup_pipeline_worker, setup_worker_runner
+from voicespan.local.query import TurnQuery
+from voicespan.local.server import Receiver
+
+from .phone import EXAMPLE, Call, Voice
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+    from voicespan.testing import VoiceRecorder
+
+    from .conftest import Turns
+
+BOT_WITH_TRACING = """
+import asyncio, functools, sys
+sys.path.insert(0, {example!r})
+import bot
+bot.PipelineWorker = functools.partial(bot.PipelineWorker, enable_tracing=True, conversation_id="call-7")
+asyncio.run(bot.main())
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("own_tracing", [False, True], ids=["as it is", "with Pipecat's tracing"])
+def test_an_unchanged_bot(tmp_path: Path, *, own_tracing: bool) -> None:
+    """By environment variables alone the example sends its three turns: greeted, interrupted, answered."""
+    program = Path(sys.executable).with_name("voicespan")
+    script = ["-c", BOT_WITH_TRACING.format(example=str(EXAMPLE))] if own_tracing else [str(EXAMPLE / "bot.py")]
+    with Receiver(port=0, database=tmp_path / "turns.db") as receiver:
+        environ = os.environ | {"OTEL_SERVICE_NAME": "bot", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        command = [str(program), "run", "--", sys.executable, *script]
+        done = subprocess.run(command, env=environ, check=True, timeout=50, capture_output=True, text=True)
+        deadline = time.monotonic() + 10
+        while len(turns := receiver.store.reader.turns(TurnQuery())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    turns = sorted(turns, key=lambda turn: turn.start_ns)
+    assert [turn.outcome for turn in turns] == ["completed", "interrupted", "completed"]
+    assert {turn.service for turn in turns} == {"bot"}
+    assert "voicespan:" not in done.stderr
+    if own_tracing:
+        assert {turn.session_id for turn in turns} == {"call-7"}
+
+
+def test_the_setup_files_of_the_bot_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bot's own setup files are called too; ours is named once, however often it is installed."""
+    monkeypatch.setenv(SETUP_FILES, "own.py")
+    instrumentor = PipecatInstrumentor()
+    for _ in range(2):
+        instrumentor._instrument()
+    assert os.environ[SETUP_FILES].split(os.pathsep) == ["own.py", SETUP_FILE]
+    instrumentor._uninstrument()
+    assert os.environ[SETUP_FILES] == "own.py"
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [("1.14.0", True), ("1.20.3", True), ("1.13.9", False), ("2.0.0", False)]
+)
+def test_another_version(
+    version: str, known: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], voice: VoiceRecorder
+) -> None:
+    """A version whose hooks are not known is left alone, with one line that names it."""
+    monkeypatch.setenv(SETUP_FILES, "")
+    monkeypatch.setattr(pipecat, "installed_version", lambda: version)
+    PipecatInstrumentor()._instrument()
+    assert (SETUP_FILE in os.environ[SETUP_FILES]) is known
+    said = capsys.readouterr().err
+    assert (said == "") is known
+    assert known or f"pipecat-ai {version}" in said
+
+
+async def test_a_frame_class_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], voice: VoiceRecorder
+) -> None:
+    """Where Pipecat has no such class any more, one line says so, and the pipeline runs on."""
+    monkeypatch.delitem(sys.modules, "voicespan.integrations.pipecat.attach")
+    monkeypatch.delattr(pipecat, "attach", raising=False)
+    monkeypatch.delattr(f, "TTSSpeakFrame")
+    await setup_pipeline_worker(None)
+    await setup_worker_runner(None)
+    said = capsys.readouterr().err
+    assert said.count("voicespan:") == 1
+    assert "pipecat" in said
+    assert "TTSSpeakFrame" in said
+
+
+@pytest.mark.e2e
+async def test_a_hook_that_has_moved(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a method that is needed is gone, the call is held as ever, without turns and with one line."""
+    monkeypatch.delattr(BaseOutputTransport, "write_transport_frame")
+    call = Call()
+    async with call.held():
+        pass
+    assert turns.all() == []
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
+    assert len(said) == 1
+    assert "Ear.write_transport_frame" in said[0]
+
+
+def test_services_say_who_they_are() -> None:
+    """Provider, model, voice and transport are read off the services; what nobody set is not made up."""
+    model = OpenAILLMService(api_key="none", settings=OpenAILLMService.Settings(model="gpt-5-mini"))
+    assert (service.provider(model), service.model(model), service.voice(model)) == ("openai", "gpt-5-mini", None)
+    own = Voice(None)
+    assert (service.provider(own), service.voice(own), service.language(own)) == (None, "anna", "en")
+    assert service.model(object()) is None
+    socket = FastAPIWebsocketOutputTransport.__new__(FastAPIWebsocketOutputTransport)
+    assert service.transport(socket) == "websocket"
+    assert service.transport(BaseOutputTransport(TransportParams())) is None
+
+
+def test_a_long_call_does_not_grow(voice: VoiceRecorder) -> None:
+    """What is remembered of frames, tools and syntheses is bounded."""
+    call = conversation.Conversation(voice.session())
+    watch = attach.Watch(call)
+    call.generation_began("model", current=False)
+    for number in range(2 * conversation.MAX_REMEMBERED):
+        call.tool_called("model", f"call-{number}", "look", background=False, current=False)
+        call.text_given("voice", f"context-{number}", "Yes.", None)
+        assert watch.first(f.VADUserStartedSpeakingFrame())
+    remembered: list[OrderedDict[Any, Any]] = [call._calls, call._voices]
+    assert [len(each) for each in remembered] == [conversation.MAX_REMEMBERED] * 2
+    assert len(watch._seen) <= attach.MAX_SEEN

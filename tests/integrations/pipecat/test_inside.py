@@ -1,0 +1,108 @@
+"""What runs inside a call: requests and log lines belong to the stage that made them, and Pipecat's spans are off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("pipecat")
+
+from loguru import logger
+from opentelemetry import trace
+
+from voicespan import settings
+from voicespan.integrations.pipecat import attach
+
+from .phone import Answer, Call
+
+if TYPE_CHECKING:
+    from pipecat.services.llm_service import FunctionCallParams
+
+    from .conftest import Turns
+
+pytestmark = pytest.mark.e2e
+
+
+def here() -> tuple[int, int]:
+    """Return the trace and span that a request made now would become a child of."""
+    context = trace.get_current_span().get_span_context()
+    return context.trace_id, context.span_id
+
+
+async def test_requests_are_children_of_their_stage(turns: Turns) -> None:
+    """A request of the model or of a tool is a child of that stage; one of the voice is a child of the turn."""
+    seen: dict[str, tuple[int, int]] = {}
+
+    async def look(params: FunctionCallParams) -> None:
+        await asyncio.sleep(0.05)
+        seen["tool"] = here()
+        await params.result_callback({"seen": True})
+
+    call = Call([Answer(tool="look"), Answer()])
+    call.model.register_function("look", look)
+    answer, speak = call.model._answer, call.voice.run_tts
+
+    async def answer_and_look(*args: Any) -> None:
+        seen.setdefault("model", here())
+        await answer(*args)
+
+    def speak_and_look(*args: Any) -> Any:
+        seen["voice"] = here()
+        return speak(*args)
+
+    call.model._answer, call.voice.run_tts = answer_and_look, speak_and_look
+    async with call.held():
+        await call.ask()
+    (turn,) = turns.all()
+    assert seen["model"] == (turn.trace_id, turn.all("llm")[0].span_id)
+    assert seen["tool"] == (turn.trace_id, turn["execute_tool look"].span_id)
+    assert seen["voice"] == (turn.trace_id, turn.root.span_id)
+
+
+async def test_log_lines_have_the_trace_of_their_turn(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With JSON lines switched on, what Pipecat and the bot log with loguru in a turn carries its trace id."""
+    settings.reset(settings.Settings(log_format="json"))
+    monkeypatch.setattr(attach, "_sinks", [])
+    try:
+        async with Call().held() as call:
+            await call.ask()
+    finally:
+        for sink in attach._sinks:
+            logger.remove(sink)
+        settings.reset()
+    (turn,) = turns.all()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    spoken = [line for line in lines if "Generating TTS" in line["message"]]
+    assert [line["trace_id"] for line in spoken] == [f"{turn.trace_id:032x}"]
+
+
+async def test_pipecats_own_spans_are_off(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bot that switches Pipecat's tracing on makes no span of Pipecat's, which would carry the prompt."""
+    made: list[str] = []
+    tracer = trace.NoOpTracer()
+
+    class Counting(trace.NoOpTracer):
+        def start_span(self, name: str, *args: Any, **kwargs: Any) -> trace.Span:
+            made.append(name)
+            return tracer.start_span(name, *args, **kwargs)
+
+    monkeypatch.setattr(trace, "get_tracer", lambda *_args, **_kwargs: Counting())
+    async with Call(enable_tracing=True, conversation_id="call-7").held() as call:
+        await call.ask()
+    (turn,) = turns.all()
+    assert made == []
+    assert turn.session_id == "call-7"
+
+
+async def test_a_turn_without_a_word_of_content(turns: Turns) -> None:
+    """Neither question nor answer nor result of a tool is in any span."""
+    async with Call([Answer("A secret answer. ")], words=["A secret question"]).held() as call:
+        await call.ask()
+    (turn,) = turns.all()
+    told = [(span.attributes, [event.attributes for event in span.events]) for span in turn.spans]
+    assert "secret" not in str(told)
