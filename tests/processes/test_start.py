@@ -39,12 +39,13 @@ def test_spans_and_metrics_arrive(launcher: Sequence[str], receiver: Receiver) -
     script = ONE_SPAN + "from opentelemetry import metrics; metrics.get_meter('app').create_counter('hits').add(2)"
     done = run(
         script, launcher, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_RESOURCE_ATTRIBUTES="service.version=7",
-        VOICESPAN_WORKER_ID="tts-0",
+        VOICESPAN_WORKER_ID="tts-0", VOICESPAN_RUN="smaller model",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     assert receiver.span_names == ["hello"]
     who = attributes(list(receiver.resource_spans[0].resource.attributes))
     given = {"service.name": "svc", "service.version": "7", "voice.worker.id": "tts-0"}
+    given |= {"voicespan.run": "smaller model"}
     assert given | {"telemetry.distro.name": "voicespan"} == {
         name: who[name] for name in (*given, "telemetry.distro.name")
     }

@@ -1,0 +1,94 @@
+"""The network between the room and its participants, as WebRTC measures it: jitter and lost packets of the audio."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics
+
+from voicespan import names as n
+from voicespan.guard import swallowed
+from voicespan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EVERY_S = 10.0
+_FAILURES = 3
+"""After so many answers in a row that did not come, nobody is asked again."""
+
+
+class Network:
+    """Asks a room for its statistics while a session runs in it."""
+
+    def __init__(self, room: Any) -> None:
+        self._room = room
+        self._task: asyncio.Task[None] | None = None
+        self._before: dict[str, tuple[int, int]] = {}
+        self._jitter, self._loss = _histograms()
+
+    def start(self) -> None:
+        """Begin to ask, where there is a room that can tell."""
+        if self._task is None and self._room is not None and hasattr(self._room, "get_rtc_stats"):
+            self._task = asyncio.create_task(self._ask(), name="voicespan.network")
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _ask(self) -> None:
+        failures = 0
+        while failures < _FAILURES:
+            await asyncio.sleep(EVERY_S)
+            try:
+                if self._room.isconnected():
+                    stats = await asyncio.wait_for(self._room.get_rtc_stats(), EVERY_S)
+                    self._received(_of_audio(stats.subscriber_stats, "inbound_rtp"))
+                    self._sent(_of_audio(stats.publisher_stats, "remote_inbound_rtp"))
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures == _FAILURES:
+                    swallowed("livekit network statistics", error)
+
+    def _received(self, streams: Iterable[Any]) -> None:
+        """Take what this side has received: counts since the track began, so that the difference counts."""
+        for stream in streams:
+            key = stream.rtc.id
+            lost, received = stream.received.packets_lost, stream.received.packets_received
+            lost_before, received_before = self._before.get(key, (0, 0))
+            self._before[key] = lost, received
+            packets = received - received_before + lost - lost_before
+            if received > received_before:
+                self._jitter.record(stream.received.jitter, _at("receive"))
+                self._loss.record(max(0.0, (lost - lost_before) / packets), {n.NETWORK_IO_DIRECTION: "receive"})
+
+    def _sent(self, streams: Iterable[Any]) -> None:
+        """Take what the other side has told of the audio that it receives from here."""
+        for stream in streams:
+            self._jitter.record(stream.received.jitter, _at("transmit"))
+            self._loss.record(stream.remote_inbound.fraction_lost, {n.NETWORK_IO_DIRECTION: "transmit"})
+
+
+def _of_audio(stats: Iterable[Any], kind: str) -> list[Any]:
+    """Return the streams of one kind that carry audio."""
+    found = [getattr(each, kind) for each in stats if each.HasField(kind)]
+    return [each for each in found if each.stream.kind == "audio"]
+
+
+def _at(direction: str) -> dict[str, str]:
+    return {n.NETWORK_IO_DIRECTION: direction, n.VOICE_MEASUREMENT_POINT: "server"}
+
+
+@functools.cache
+def _histograms() -> tuple[metrics.Histogram, metrics.Histogram]:
+    meter = metrics.get_meter("voicespan", __version__)
+    wanted = {metric.name: metric for metric in n.METRICS}
+    jitter, loss = (wanted[name] for name in (n.METRIC_VOICE_AUDIO_FRAME_JITTER, n.METRIC_VOICE_AUDIO_PACKET_LOSS))
+    return (
+        meter.create_histogram(jitter.name, jitter.unit, jitter.brief),
+        meter.create_histogram(loss.name, loss.unit, loss.brief),
+    )
