@@ -1,0 +1,112 @@
+"""Starting and stopping the services of the stack, with small real processes in their place."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from voicespan.stack.processes import Stack, StackError, healthy
+from voicespan.stack.services import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ANSWERS = (
+    "import http.server as h, sys\n"
+    "h.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), h.SimpleHTTPRequestHandler).serve_forever()"
+)
+FAILS = "import sys; print('the reason stands here'); sys.exit(3)"
+REFUSES = "import sys; sys.exit('line 7: no such key')"
+
+
+def free_port() -> int:
+    """Return a port that nobody has now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def service(name: str, program: str = ANSWERS, check: str | None = None) -> Service:
+    """A service that is a Python program."""
+    port = free_port()
+    return Service(
+        name=name,
+        command=(sys.executable, "-c", program, str(port)),
+        check=() if check is None else (sys.executable, "-c", check),
+        health=f"http://127.0.0.1:{port}/",
+        ports=(port,),
+        page=f"http://127.0.0.1:{port}/",
+    )
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack in a folder of its own, stopped in the end."""
+    stack = Stack(tmp_path / "state")
+    yield stack
+    stack.down()
+
+
+def test_services_come_up_and_go_down_again(stack: Stack) -> None:
+    """Started services answer, are known to another command, and are gone after `down`."""
+    found = stack.up([service("one"), service("two")], lambda _: None)
+    assert [each.name for each in found] == ["one", "two"]
+    again = Stack(stack.state).running()
+    assert again == found
+    assert all(healthy(each) for each in again)
+    assert [each.name for each in Stack(stack.state).down()] == ["one", "two"]
+    assert not any(psutil.pid_exists(each.pid) and each.process() for each in found)
+    assert stack.running() == []
+
+
+def test_what_runs_already_is_left_alone(stack: Stack) -> None:
+    """A second `up` starts only what is missing."""
+    one, two = service("one"), service("two")
+    (first,) = stack.up([one], lambda _: None)
+    said: list[str] = []
+    assert stack.up([one, two], said.append)[0] == first
+    assert said == ["starting two"]
+
+
+def test_a_service_that_ends_takes_the_others_with_it(stack: Stack) -> None:
+    """When one does not come up, its last lines are shown, and nothing half-started is left behind."""
+    started: list[str] = []
+    with pytest.raises(StackError, match=r"two ended at once\n  the reason stands here"):
+        stack.up([service("one"), service("two", FAILS)], started.append)
+    assert started == ["starting one", "starting two"]
+    assert stack.running() == []
+    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    assert not [child for child in children if ANSWERS in child.cmdline()]
+
+
+def test_a_taken_port_is_said_before_anything_starts(stack: Stack) -> None:
+    """A port that somebody holds is named, with who holds it, and no service is started."""
+    one, two = service("one"), service("two")
+    taken = f"two needs port {two.ports[0]}, which is taken by process"
+    with socket.create_server(("127.0.0.1", two.ports[0])), pytest.raises(StackError, match=taken):
+        stack.up([one, two], lambda _: None)
+    assert stack.running() == []
+
+
+def test_a_wrong_configuration_is_said_before_anything_starts(stack: Stack) -> None:
+    """What the service's own check says is the error, and no service is started."""
+    with pytest.raises(StackError, match="the configuration of two is wrong: line 7: no such key"):
+        stack.up([service("one"), service("two", check=REFUSES)], lambda _: None)
+    assert stack.running() == []
+
+
+def test_a_recycled_process_id_is_not_ours(stack: Stack) -> None:
+    """A process that has the id of one of ours, but began at another time, is neither listed nor stopped."""
+    (one,) = stack.up([service("one")], lambda _: None)
+    record = stack.state / "stack.json"
+    kept = record.read_text()
+    record.write_text(kept.replace(str(one.started), str(one.started - 100)))
+    assert stack.running() == []
+    assert stack.down() == []
+    assert psutil.Process(one.pid).is_running()
+    record.write_text(kept)
