@@ -7,8 +7,11 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 MS = 1_000_000
@@ -88,15 +91,52 @@ class Trace:
         return self.spans[-1][2]
 
 
-def request(*spans: tuple[str, str, Span]) -> ExportTraceServiceRequest:
-    """A request with these spans (service, scope, span), in this order."""
+def request(*spans: tuple[str, str, Span], resource: dict[str, Any] | None = None) -> ExportTraceServiceRequest:
+    """A request with these spans (service, scope, span), in this order; every resource has these attributes, too."""
     made = ExportTraceServiceRequest()
     for (service, scope), group in itertools.groupby(spans, key=lambda item: item[:2]):
         of_resource = made.resource_spans.add()
-        of_resource.resource.attributes.extend(pairs({"service.name": service, "service.version": "1.2"}))
+        attributes = {"service.name": service, "service.version": "1.2", **(resource or {})}
+        of_resource.resource.attributes.extend(pairs(attributes))
         of_scope = of_resource.scope_spans.add()
         of_scope.scope.name = scope
         of_scope.spans.extend(span for _, _, span in group)
+    return made
+
+
+def log(trace: Trace | None, body: object = "", attributes: dict[str, Any] | None = None, **fields: Any) -> LogRecord:
+    """A log record of this trace, or of none."""
+    record = LogRecord(
+        trace_id=trace.trace_id if trace else b"",
+        time_unix_nano=trace.onset_ns if trace else START_NS,
+        attributes=pairs(attributes or {}),
+    )
+    if body != "":
+        record.body.CopyFrom(any_value(body))
+    for name, value in fields.items():
+        setattr(record, name, value)
+    return record
+
+
+def log_request(*records: LogRecord, service: str = AGENT) -> ExportLogsServiceRequest:
+    """A request with these log records."""
+    made = ExportLogsServiceRequest()
+    of_resource = made.resource_logs.add()
+    of_resource.resource.attributes.extend(pairs({"service.name": service, "service.version": "1.2"}))
+    of_scope = of_resource.scope_logs.add()
+    of_scope.scope.name = "logging"
+    of_scope.log_records.extend(records)
+    return made
+
+
+def metrics_request() -> ExportMetricsServiceRequest:
+    """A request with one metric of each kind, each with one data point; one has an exemplar."""
+    made = ExportMetricsServiceRequest()
+    metrics = made.resource_metrics.add().scope_metrics.add().metrics
+    for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
+        getattr(metrics.add(name=kind), kind).data_points.add(time_unix_nano=START_NS)
+    metrics[0].gauge.data_points[0].exemplars.add(trace_id=os.urandom(16), span_id=os.urandom(8), as_double=1.5)
+    metrics.add(name="empty")
     return made
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from voicespan.cli import main
+from voicespan.local import port as ports
 from voicespan.local.browser import open_page
-from voicespan.local.reader import Reader, TurnQuery
+from voicespan.local.query import TurnQuery
+from voicespan.local.reader import Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +43,13 @@ signal.pause()
 """
 
 
-def start(folder: Path, script: str, **variables: str) -> subprocess.Popen[str]:
+def start(folder: Path, script: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """Start a script under `voicespan run --ui`, its turns kept in the folder."""
     (folder / "bot.py").write_text(script)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
-    line = [sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--ui", "--no-browser", "--"]
+    line = [sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--ui", "--no-browser"]
     return subprocess.Popen(
-        [*line, sys.executable, "bot.py"],
+        [*line, *options, "--", sys.executable, "bot.py"],
         cwd=folder,
         env={**kept, "VOICESPAN_DB": str(folder / "x.db"), **variables},
         text=True,
@@ -60,9 +64,48 @@ def test_the_turns_of_the_command_are_received(tmp_path: Path) -> None:
     process = start(tmp_path, BOT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://127.0.0.1:9/v1/traces")
     said, complaints = process.communicate(timeout=50)
     assert process.returncode == 3, complaints
-    assert f"voicespan shows turns at {said.strip()}/" in complaints
+    assert f"voicespan shows turns at {said.strip()}/, kept for 14 days and up to 1,024 MiB" in complaints
     (turn,) = Reader(tmp_path / "x.db").turns(TurnQuery())
     assert turn.session_id == "call-7"
+
+
+SAYS = """
+import json, os, urllib.request
+print(json.dumps(dict(os.environ)))
+asked = urllib.request.Request(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/api/status")
+asked.add_header("Authorization", "Bearer token-of-the-tests")
+print(urllib.request.urlopen(asked).read().decode())
+"""
+
+
+def test_the_command_is_told_what_the_viewer_wants(tmp_path: Path) -> None:
+    """The viewer's token and that it keeps content are in the command's environment; no other viewer is told."""
+    options = ["--content", "--token", "token-of-the-tests", "--grpc-port", "0", "--trace-link", "http://a/{trace_id}"]
+    process = start(tmp_path, SAYS, *options, VOICESPAN_VIEWER_ENDPOINT="http://127.0.0.1:9")
+    said, complaints = process.communicate(timeout=50)
+    assert process.returncode == 0, complaints
+    environ, status = (json.loads(line) for line in said.splitlines())
+    assert environ["OTEL_EXPORTER_OTLP_HEADERS"] == "authorization=Bearer%20token-of-the-tests"
+    assert environ["VOICESPAN_CONTENT"] == "true"
+    assert "VOICESPAN_VIEWER_ENDPOINT" not in environ
+    assert (status["content"], status["grpc"]) == (True, {"endpoint": None, "say": None})
+    assert status["trace_link"] == "http://a/{trace_id}"
+    assert "/?token=token-of-the-tests" in complaints
+
+
+def test_a_grpc_port_that_was_asked_for_and_is_taken_is_said(tmp_path: Path) -> None:
+    """The line names the port; where nobody asked for one, nothing is said."""
+    with contextlib.closing(ports.listen("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        _, complaints = start(tmp_path, "", "--grpc-port", port).communicate(timeout=50)
+    assert f"OTLP over gRPC is not received: port {port} is taken by process" in complaints
+
+
+def test_options_of_the_viewer_need_it() -> None:
+    """Without --ui there is no viewer that a port, a token or a link could be for."""
+    for option in (["--grpc-port", "1"], ["--token", "x" * 20], ["--trace-link", "http://a/{trace_id}"]):
+        result = CliRunner().invoke(main, ["run", *option, "--", "true"])
+        assert (result.exit_code, "go with --ui" in result.output) == (2, True)
 
 
 def test_a_signal_goes_to_the_command(tmp_path: Path) -> None:

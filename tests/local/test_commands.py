@@ -6,9 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -17,7 +20,10 @@ from click.testing import CliRunner, Result
 
 from voicespan import settings
 from voicespan.cli import main
+from voicespan.local import port as ports
 from voicespan.local.decode import decode_protobuf
+from voicespan.local.options import Options, kept
+from voicespan.local.retention import Retention
 from voicespan.local.server import Receiver
 from voicespan.local.store import Store
 
@@ -133,7 +139,9 @@ def test_turn_is_shown(store: Store) -> None:
     add(store, older, newer)
     by_prefix = run("show", older.hex[:8])
     assert by_prefix.exit_code == 0
-    assert "turn 1 · completed  The user waited 1.00 s; 0.41 s (41 %) of it was llm." in by_prefix.output
+    assert (
+        "turn 1 · completed\nThe user waited 1.00 s: 0.41 s (41 %) for the model small-chat (llm)" in by_prefix.output
+    )
     assert "tts.inference [tts-worker]" in by_prefix.output
     assert "■ endpoint 300 ms 30 %" in by_prefix.output
     for last in (run("show", "last"), run("show")):
@@ -209,7 +217,7 @@ class Ui:
     """`voicespan ui` as a process of its own."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-c", "from voicespan.cli import main; main()", "ui", *arguments]
+        command = [sys.executable, "-c", "from voicespan.cli import main; main()", "ui", "--grpc-port", "0", *arguments]
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment)
@@ -283,9 +291,119 @@ def test_killed_receiver_keeps_what_it_answered() -> None:
     assert again.end(signal.SIGTERM) == (0, "")
 
 
+def test_ui_takes_turns_while_nobody_reads_what_it_writes() -> None:
+    """A pipe that is full, or a terminal that is stopped, keeps no sender waiting, and the viewer still ends."""
+    ui = Ui()
+    for _ in range(60):
+        send(ui.endpoint, *(turn() for _ in range(50)))
+    ui.process.send_signal(signal.SIGTERM)
+    assert ui.process.wait(timeout=20) == 0
+    ui.process.communicate()
+
+
 def test_ui_with_an_unusable_database_is_an_error(tmp_path: Path) -> None:
     """A path that cannot be a database ends the command with status 1 and the reason."""
     (tmp_path / "file").write_text("x" * 5000)
     unusable = run("ui", "--port", "0", "--db", str(tmp_path / "file"))
     assert unusable.exit_code == 1
     assert "not a database" in unusable.stderr
+
+
+def test_ui_says_what_it_takes_and_keeps() -> None:
+    """At the start stand the gRPC address, how long turns are kept, and whether what is said is kept."""
+    ui = Ui("--port", "0", "--keep-days", "2", "--keep-mib", "64", "--trace-link", "https://tempo.example/{trace_id}")
+    ui.read_until("(to look)")
+    with urllib.request.urlopen(f"{ui.endpoint}/api/status", timeout=30) as answer:
+        assert json.load(answer)["trace_link"] == "https://tempo.example/{trace_id}"
+    ui.end(signal.SIGTERM)
+    assert re.search(r"over gRPC +nowhere \(--grpc-port\)", ui.said)
+    assert re.search(r"turns\.db \(0 turns\), kept for 2 days and up to 64 MiB", ui.said)
+    assert "prompts and audio are not kept (--content)" in ui.said
+
+    free = ports.listen("127.0.0.1", 0)
+    with contextlib.closing(free):
+        port = free.getsockname()[1]
+    ui = Ui("--port", "0", "--keep-days", "0.5", "--content", "--grpc-port", str(port))
+    assert ui.read_until(r"over gRPC +(\S+)") == f"http://127.0.0.1:{port}"
+    assert ui.read_until("kept for (.+)") == "12 hours and up to 1,024 MiB"
+    assert ui.read_until("audio are (.+)") == "kept"
+    with urllib.request.urlopen(f"{ui.endpoint}/health", timeout=30) as answer:
+        assert json.load(answer)["content"] is True
+    assert ui.end(signal.SIGTERM) == (0, "")
+
+
+def test_another_viewer_of_the_file_is_said(tmp_path: Path) -> None:
+    """Two viewers may write to one file; the second says that, and which process the other is."""
+    with Store(tmp_path / "turns.db"):
+        ui = Ui("--port", "0")
+        _, errors = ui.end(signal.SIGTERM)
+    assert f"turns.db is also written to by process {os.getpid()}: its turns are shown here as well" in errors
+
+
+def test_beyond_this_machine_a_token_is_printed() -> None:
+    """With an address that others can reach, the lines to copy carry the token; without it nothing is answered."""
+    ui = Ui("--port", "0", "--host", "0.0.0.0")
+    port = ui.endpoint.rpartition(":")[2]
+    variables = ui.read_until("(OTEL_EXPORTER_OTLP_ENDPOINT=.*) voicespan run").split()
+    page = ui.read_until("to look +(\\S+)")
+    address, headers = (variable.partition("=")[2] for variable in variables)
+    assert address == ui.endpoint == f"http://{socket.gethostname()}:{port}"
+    name, _, value = urllib.parse.unquote(headers).partition("=")
+    health = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={name: value})
+    with urllib.request.urlopen(health, timeout=30) as answer:
+        assert answer.status == 200
+    assert page.partition("/?token=")[2] == value.removeprefix("Bearer ")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30)
+    assert ui.end(signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--token", "short"],
+        ["--trace-link", "tempo/{trace_id}"],
+        ["--trace-link", "https://tempo.example/"],
+        ["--grpc-port", "70000"],
+        ["--port", "-1"],
+    ],
+)
+def test_impossible_options_of_the_viewer_are_refused(arguments: list[str]) -> None:
+    """A token that is none, a link without a trace and a port that is none are mistakes of use."""
+    for command in (["ui"], ["run", "--ui", "--", sys.executable]):
+        if "--port" in arguments and command[0] == "run":
+            continue
+        result = run(command[0], *arguments, *command[1:])
+        assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_the_environment_says_what_the_command_line_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token, link and content come from VOICESPAN_* variables where no option says otherwise."""
+    monkeypatch.setenv("VOICESPAN_TOKEN", "token-of-the-environment")
+    monkeypatch.setenv("VOICESPAN_TRACE_LINK", "https://tempo.example/{trace_id}")
+    monkeypatch.setenv("VOICESPAN_CONTENT", "true")
+    settings.reset()
+    receiver = Options(port=0).receiver()
+    assert (receiver.token, receiver.content) == ("token-of-the-environment", True)
+    assert Options(token="token-of-the-command").receiver().token == "token-of-the-command"
+    with Options(port=0, grpc_port=0).receiver() as started:
+        status = urllib.request.Request(
+            f"{started.endpoint}/api/status", headers={"Authorization": f"Bearer {started.token}"}
+        )
+        with urllib.request.urlopen(status, timeout=30) as answer:
+            said = json.load(answer)
+    assert (said["trace_link"], said["grpc"]["endpoint"]) == ("https://tempo.example/{trace_id}", None)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "size", "words"),
+    [
+        (14 * 86_400, 1 << 30, "kept for 14 days and up to 1,024 MiB"),
+        (7_200, None, "kept for 2 hours"),
+        (None, 5 << 20, "kept up to 5 MiB"),
+        (None, None, "kept for ever"),
+    ],
+)
+def test_limits_are_told_in_words(age_s: int | None, size: int | None, words: str) -> None:
+    """How long turns are kept is said as a person would."""
+    assert kept(Retention(max_age_s=age_s, max_bytes=size)) == words

@@ -3,37 +3,21 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from voicespan.local import decode
-from voicespan.local.decode import MalformedRequestError, decode_json, decode_protobuf, plain_span
+from voicespan.local.decode import decode_json, decode_protobuf, plain_span
+from voicespan.local.form import MalformedRequestError, to_plain
 
 from .otlp import Trace, pairs, request, turn
 
-if TYPE_CHECKING:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID = "00f067aa0ba902b7"
-
-
-def as_otlp_json(message: ExportTraceServiceRequest) -> dict[str, Any]:
-    """The JSON that OTLP prescribes: protobuf's mapping, but ids in hex."""
-    data = MessageToDict(message)
-    for of_resource in data["resourceSpans"]:
-        for of_scope in of_resource["scopeSpans"]:
-            for span in of_scope["spans"]:
-                for item in (span, *span.get("links", ())):
-                    for key in ("traceId", "spanId", "parentSpanId"):
-                        if key in item:
-                            item[key] = base64.b64decode(item[key]).hex()
-    return data
 
 
 def json_request(**fields: Any) -> dict[str, Any]:
@@ -135,9 +119,24 @@ def test_json_says_the_same_as_protobuf() -> None:
     trace.last().links.add(trace_id=b"t" * 16, span_id=b"s" * 8)
     message = request(*trace.spans)
     from_protobuf = decode_protobuf(message.SerializeToString())
-    from_json = decoded(as_otlp_json(message))
+    from_json = decoded(to_plain(message))
     assert [span.body for span in from_json.spans] == [span.body for span in from_protobuf.spans]
     assert [span.source for span in from_json.spans] == [span.source for span in from_protobuf.spans]
+
+
+def test_spans_are_kept_as_they_were_sent() -> None:
+    """What a newer sender says in fields that this version does not know is kept."""
+    first, second = turn(), turn()
+    message = request(*first.spans, *second.spans)
+    unknown = b"\xfa\x3f\x03new"  # field 1023
+    spans = [
+        span for of_resource in message.resource_spans for scope in of_resource.scope_spans for span in scope.spans
+    ]
+    for span in spans:
+        span.MergeFromString(unknown)
+    received = decode_protobuf(message.SerializeToString())
+    assert [span.body for span in received.spans] == [span.SerializeToString() for span in spans]
+    assert all(unknown in span.body for span in received.spans)
 
 
 def test_upper_case_hex_is_the_same_id() -> None:
@@ -300,6 +299,8 @@ def checked(received: decode.Request) -> None:
     for span in received.spans:
         assert (len(span.trace_id), len(span.span_id)) == (16, 8)
         assert 0 < span.start_ns <= span.end_ns < 2**63
-        plain = plain_span(Span.FromString(span.body), span.service, span.scope)
+        sent = Span.FromString(span.body)
+        assert (sent.trace_id, sent.span_id, sent.name) == (span.trace_id, span.span_id, span.name)
+        plain = plain_span(sent, span.service, span.scope)
         json.dumps(dict(plain.attributes), allow_nan=False).encode()
         plain.name.encode()

@@ -18,6 +18,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,13 +28,16 @@ from starlette.requests import Request
 
 from voicespan.local import port as ports
 from voicespan.local.body import Limits, RefusedError, read_body
+from voicespan.local.form import to_plain
 from voicespan.local.hosts import host_name
-from voicespan.local.reader import TurnQuery
+from voicespan.local.query import TurnQuery
+from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
 from voicespan.local.server import Receiver
+from voicespan.version import __version__
 
-from .otlp import Trace, request, turn
-from .test_decode import as_otlp_json, broken
+from .otlp import Trace, log, log_request, metrics_request, request, turn
+from .test_decode import broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +110,7 @@ def test_standard_exporter_is_understood(shared: Receiver, compression: Compress
 def test_json_is_understood(receiver: Receiver) -> None:
     """OTLP's JSON form is stored, and answered in JSON."""
     trace = turn()
-    answer = post(receiver, json.dumps(as_otlp_json(request(*trace.spans))).encode(), JSON)
+    answer = post(receiver, json.dumps(to_plain(request(*trace.spans))).encode(), JSON)
     assert (answer.status_code, answer.json()) == (200, {})
     assert answer.headers["content-type"] == "application/json"
     assert receiver.store.reader.turn(trace.hex) is not None
@@ -130,8 +134,8 @@ def test_answer_says_what_was_left_out(receiver: Receiver) -> None:
     assert "span id" in partial.error_message
     assert contents(receiver)[:2] == (len(trace.spans), 1)
 
-    said = post(receiver, json.dumps(as_otlp_json(message)).encode(), JSON).json()
-    assert said["partialSuccess"]["rejectedSpans"] == "2"
+    answered = post(receiver, json.dumps(to_plain(message)).encode(), JSON).json()
+    assert answered["partialSuccess"]["rejectedSpans"] == "2"
 
 
 def gzipped(body: bytes) -> bytes:
@@ -248,17 +252,91 @@ def test_sender_that_goes_away_changes_nothing(receiver: Receiver) -> None:
     assert contents(receiver)[1] == 1
 
 
+def said(receiver: Receiver) -> dict[str, Any]:
+    """What the receiver says about itself."""
+    answer = CLIENT.get(f"{receiver.endpoint}/api/status")
+    assert answer.status_code == 200
+    return answer.json()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("form", ["protobuf", "json"])
+def test_log_records_of_a_trace_are_stored(receiver: Receiver, form: str) -> None:
+    """Log records come to their trace in both forms; those of no trace are counted, and neither is an error."""
+    trace = turn()
+    message = log_request(
+        log(trace, "slow answer", severity_number=13, span_id=trace.last().span_id), log(None, "of no trace")
+    )
+    post(receiver, request(*trace.spans).SerializeToString(), PROTOBUF)
+    if form == "json":
+        answer = post(receiver, json.dumps(to_plain(message)).encode(), JSON, "/v1/logs")
+        assert (answer.status_code, answer.json()) == (200, {})
+    else:
+        answer = post(receiver, message.SerializeToString(), PROTOBUF, "/v1/logs")
+        assert (answer.status_code, answer.content) == (200, b"")
+    ((body, severity, span_id),) = receiver.store.reader.ask("SELECT body, severity, span_id FROM log", [])
+    assert (body, severity, span_id) == ("slow answer", 13, trace.last().span_id)
+    assert said(receiver)["received"]["logs"] == 1
+    assert said(receiver)["not_shown"]["logs_without_trace"] == 1
+
+
+@pytest.mark.parametrize("form", ["protobuf", "json"])
+def test_metrics_are_counted(receiver: Receiver, form: str) -> None:
+    """A service that sends its metrics here as well gets no errors, and the status says how many are not shown."""
+    message = metrics_request()
+    body = json.dumps(to_plain(message)).encode() if form == "json" else message.SerializeToString()
+    answer = post(receiver, body, JSON if form == "json" else PROTOBUF, "/v1/metrics")
+    assert answer.status_code == 200
+    assert said(receiver)["not_shown"]["metrics"] == said(receiver)["received"]["metrics"] == 5
+    assert contents(receiver) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("signal", ["metrics", "logs"])
 @pytest.mark.parametrize("headers", [PROTOBUF, JSON])
-def test_other_signals_are_taken_and_dropped(shared: Receiver, signal: str, headers: dict[str, str]) -> None:
-    """A service that sends metrics and logs here as well gets no errors; wrongly typed ones are refused."""
-    before = contents(shared)
-    answer = post(shared, b"{}", headers, f"/v1/{signal}")
-    assert answer.status_code == 200
-    assert answer.content == (b"{}" if headers is JSON else b"")
-    assert post(shared, b"{}", {}, f"/v1/{signal}").status_code == 415
+def test_other_signals_have_the_same_rules(shared: Receiver, signal: str, headers: dict[str, str]) -> None:
+    """An empty request is fine; a malformed, wrongly typed or too large one is refused."""
+    empty = b"{}" if headers is JSON else b""
+    answer = post(shared, empty, headers, f"/v1/{signal}")
+    assert (answer.status_code, answer.content) == (200, empty)
+    assert post(shared, b"\xff\xff", headers, f"/v1/{signal}").status_code == 400
+    assert post(shared, empty, {}, f"/v1/{signal}").status_code == 415
     assert post(shared, bytes(300_000), headers, f"/v1/{signal}").status_code == 413
-    assert contents(shared) == before
+
+
+def test_answer_says_which_log_records_were_left_out(receiver: Receiver) -> None:
+    """A log record of an impossible time is refused and the others are kept; alone it makes the request a bad one."""
+    trace = turn()
+    bad = log(trace, "late", time_unix_nano=2**63)
+    answer = post(receiver, log_request(bad, log(trace, "good")).SerializeToString(), PROTOBUF, "/v1/logs")
+    partial = ExportLogsServiceResponse.FromString(answer.content).partial_success
+    assert partial.rejected_log_records == 1
+    assert "2262" in partial.error_message
+    assert receiver.store.reader.ask("SELECT body FROM log", []) == [("good",)]
+    assert post(receiver, log_request(bad).SerializeToString(), PROTOBUF, "/v1/logs").status_code == 400
+    assert said(receiver)["rejected"] == 1
+
+
+def test_status_says_what_there_is(tmp_path: Path) -> None:
+    """The status has the version, the database with its size and limits, and what was received and refused."""
+    retention = Retention(max_age_s=3600, max_bytes=1 << 24)
+    link = "https://tempo.example/{trace_id}"
+    with Receiver(port=0, database=tmp_path / "x.db", retention=retention, trace_link=link) as receiver:
+        trace = turn()
+        post(receiver, request(("a", "b", broken(name="")), *trace.spans).SerializeToString(), PROTOBUF)
+        found = said(receiver)
+        assert found.pop("bytes") > 10_000
+        assert found.pop("others") == []
+        assert found == {
+            "version": __version__,
+            "database": str(tmp_path / "x.db"),
+            "turns": 1,
+            "retention": {"max_age_s": 3600, "max_bytes": 1 << 24},
+            "content": False,
+            "received": {"spans": len(trace.spans), "logs": 0, "metrics": 0},
+            "not_shown": {"metrics": 0, "logs_without_trace": 0, "content": 0},
+            "rejected": 1,
+            "grpc": {"endpoint": None, "say": None},
+            "trace_link": link,
+        }
 
 
 LOCAL = ["localhost", "LOCALHOST:4318", "127.0.0.1:80", "[::1]:4318", "localhost.", "mine.test"]
@@ -351,8 +429,8 @@ def test_trace_that_is_no_turn_is_given_too(shared: Receiver) -> None:
 
 def test_health_names_the_receiver(shared: Receiver) -> None:
     """Who finds the port taken can learn by whom."""
-    said = CLIENT.get(f"{shared.endpoint}/health").json()
-    assert (said["service"], said["database"]) == ("voicespan", str(shared.store.path))
+    answer = CLIENT.get(f"{shared.endpoint}/health").json()
+    assert (answer["service"], answer["database"], answer["content"]) == ("voicespan", str(shared.store.path), False)
 
 
 def test_unknown_addresses_and_methods(shared: Receiver) -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,30 +16,35 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from voicespan import settings as voicespan_settings
-from voicespan.local import schema
+from voicespan.local import figures, schema
 from voicespan.local import store as store_module
 from voicespan.local.decode import ReceivedSpan, decode_protobuf
-from voicespan.local.reader import Reader, TurnQuery, UnknownTurnError
+from voicespan.local.log import ReceivedLog, decode_logs
+from voicespan.local.query import TurnQuery
+from voicespan.local.reader import Reader, UnknownTurnError
 from voicespan.local.retention import Retention, used_bytes
 from voicespan.local.schema import StoreError
 from voicespan.local.store import Store, default_database
+from voicespan.local.traces import traces
+from voicespan.settings import Settings
 
-from .otlp import Trace, pairs, request, turn
+from .otlp import START_NS, Trace, log, log_request, pairs, request, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from voicespan.local.turn import Turn
-from voicespan.settings import Settings
 
 
 def received(*traces: Trace, only: Callable[[str], bool] = lambda name: True) -> list[ReceivedSpan]:
@@ -79,7 +87,7 @@ def _by_start(item: tuple[str, str, Span]) -> tuple[int, int]:
 WHOLE = turn()
 EXPECTED = Store()
 EXPECTED.add(received(WHOLE))
-EXPECTED_ROW = EXPECTED.reader.turn(WHOLE.hex)
+(EXPECTED_ROW,) = (row._replace(run=None) for row in EXPECTED.reader.turns(TurnQuery()))
 EXPECTED.close()
 SPANS = len(WHOLE.spans)
 
@@ -96,7 +104,10 @@ def test_order_batches_and_repeats_do_not_matter(order: list[int], cuts: set[int
     with Store() as store:
         for batch in batches:
             store.add(decode_protobuf(request(*batch).SerializeToString()).spans)
-        assert store.reader.turn(WHOLE.hex) == EXPECTED_ROW
+        row = store.reader.turn(WHOLE.hex)
+        assert row is not None
+        assert row._replace(run=None) == EXPECTED_ROW
+        assert store.reader.ask("SELECT service FROM run WHERE id = ?", [row.run]) == [("voice-agent",)]
         assert rows(store.path) == SPANS
 
 
@@ -405,10 +416,10 @@ def test_temporary_store_leaves_nothing() -> None:
 
 
 def test_database_is_private(store: Store) -> None:
-    """What callers said is nobody else's business: file and write-ahead log are readable to their owner only."""
+    """What callers said is nobody else's business: the files are readable to their owner only."""
     store.add(received(turn()))
     files = list(store.path.parent.iterdir())
-    assert len(files) == 3
+    assert len(files) == 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -536,3 +547,363 @@ def test_many_threads_store_at_once(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert store.reader.count() == 72
+
+
+def test_database_of_version_1_is_migrated(tmp_path: Path) -> None:
+    """What the first version stored is there as if this one had: turns with shares, their runs, other traces."""
+    path = tmp_path / "turns.db"
+    whole, other = turn(4, session="a"), Trace()
+    other.add("POST /token", 0, 50, scope="http")
+    with Store() as store:
+        store.add(received(whole))
+        store.add(received(other))
+        expected = store.reader.turn(whole.hex)
+        assert expected is not None
+        spans = store.reader.ask("SELECT * FROM span", [])
+        sources = store.reader.ask(
+            "SELECT id, digest, service, scope, resource, instrumentation, used_s FROM source", []
+        )
+        listed = traces(store.reader, 10)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        for statement in schema._VERSION_1:
+            old.execute(statement)
+        old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        old.execute("PRAGMA user_version = 1")
+        old.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?)", sources)
+        old.executemany("INSERT INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", spans)
+        columns = [row[1] for row in old.execute("PRAGMA table_info(turn)")]
+        values = expected._asdict() | {
+            "trace_id": whole.trace_id,
+            "shares": json.dumps(expected.shares),
+            "attributes": json.dumps(expected.attributes),
+        }
+        marks = ",".join("?" * len(columns))
+        old.execute(f"INSERT INTO turn VALUES ({marks})", [values[name] for name in columns])
+        old.commit()
+    with Store(path) as store:
+        found = store.reader.turn(whole.hex)
+        assert found is not None
+        unknown: dict[str, Any] = {name: None for name in expected._fields if name not in columns and name != "run"}
+        assert found._replace(run=None) == expected._replace(run=None, **unknown)
+        assert store.reader.ask("SELECT service, version FROM run WHERE id = ?", [found.run]) == [
+            ("voice-agent", "1.2")
+        ]
+        assert [span.span_id for span in store.reader.spans(whole.hex)] != []
+        assert traces(store.reader, 10) == listed
+        store.add(received(turn(5)))
+        assert store.reader.count() == 2
+
+
+def test_new_and_migrated_databases_are_alike(tmp_path: Path) -> None:
+    """A database that was brought up to date has the tables and indexes of a new one."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(old)) as connection:
+        for statement in schema._VERSION_1:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+    layouts = []
+    for path in (old, new):
+        with Store(path) as store:
+            layouts.append(store.reader.ask("SELECT type, name, sql FROM sqlite_master ORDER BY name", []))
+    assert layouts[0] == layouts[1]
+
+
+def logs(*records: LogRecord, service: str = "voice-agent") -> list[ReceivedLog]:
+    """These log records, decoded."""
+    return decode_logs("application/x-protobuf", log_request(*records, service=service).SerializeToString()).logs
+
+
+def test_logs_are_kept_beside_their_trace(store: Store) -> None:
+    """The log records of a trace are in order of time, with all that was sent; those that come twice are there once."""
+    trace, other = turn(1), turn(2)
+    span_id = trace.spans[5][2].span_id
+    late = log(trace, "second", {"n": [1, {"x": None}]}, severity_number=17, span_id=span_id)
+    late.time_unix_nano += 5
+    batch = logs(late, log(trace, "first", severity_number=9), log(other, "elsewhere"))
+    store.add_logs(batch)
+    store.add_logs(batch[:2])
+    store.add_logs([])
+    found = store.reader.logs(trace.hex, 10)
+    assert [(each.body, each.level, each.service) for each in found] == [
+        ("first", "INFO", "voice-agent"), ("second", "ERROR", "voice-agent"),
+    ]  # fmt: skip
+    assert (found[1].span_id, found[1].attributes) == (span_id.hex(), {"n": [1, {"x": None}]})
+    assert found[0].span_id is None
+    assert found[1].time_ns == trace.onset_ns + 5
+    assert [each.body for each in store.reader.logs(trace.hex, 1)] == ["first"]
+    assert store.reader.count_logs(trace.hex) == 2
+    store.add_logs(logs(log(trace, "first", severity_number=9), service="another"))
+    assert store.reader.count_logs(trace.hex) == 3
+
+
+def test_content_is_kept_by_side(store: Store) -> None:
+    """What each side said is there with its audio; a later text replaces an earlier one, and leaves the audio."""
+    trace = turn()
+    store.add(received(trace))
+    store.add_content(trace.trace_id, "user", "helo", b"\1\0" * 8, 8000)
+    store.add_content(trace.trace_id, "user", "hello")
+    store.add_content(trace.trace_id, "agent", "hi")
+    store.add_content(trace.trace_id, "agent", None, b"\2\0", 8000)
+    assert store.reader.content([trace.hex, "00" * 16]) == {
+        trace.hex: {"user": {"text": "hello", "audio": True}, "agent": {"text": "hi", "audio": True}},
+        "00" * 16: {},
+    }
+    assert store.reader.audio(trace.hex, "user") == (b"\1\0" * 8, 8000)
+    assert store.reader.audio(trace.hex, "agent") == (b"\2\0", 8000)
+    assert store.reader.audio("00" * 16, "agent") is None
+
+
+def test_all_of_a_trace_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the age a trace goes with its logs and what was said, whichever came first; what has no trace goes too."""
+    now = time.time()
+    with Store(tmp_path / "turns.db", retention=Retention(max_age_s=3600)) as store:
+        old, orphan, young, plain_trace = turn(1), turn(2), turn(3), Trace()
+        plain_trace.add("GET", 0, 10, scope="http")
+        monkeypatch.setattr(time, "time", lambda: now - 7200)
+        store.add(received(old, plain_trace))
+        store.add_logs(logs(log(orphan, "its trace never came")))
+        monkeypatch.setattr(time, "time", lambda: now - 60)
+        store.add_logs(logs(log(old, "late")))
+        store.add_content(old.trace_id, "user", "late")
+        store.add(received(young))
+        store.add_logs(logs(log(young, "stays")))
+        store.add_content(young.trace_id, "user", "stays")
+        monkeypatch.setattr(time, "time", lambda: now)
+        assert store.tidy() == SPANS + 1
+        assert [rows(store.path, table) for table in ("turn", "trace", "log", "content")] == [1, 0, 1, 1]
+        assert store.reader.logs(young.hex, 10)[0].body == "stays"
+        monkeypatch.setattr(time, "time", lambda: now + 7200)
+        store.tidy()
+        tables = ("turn", "trace", "span", "log", "content", "source", "run")
+        assert [rows(store.path, table) for table in tables] == [0] * 7
+
+
+def test_logs_and_content_count_for_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of log records, or of audio, of traces that never come goes before the turns that came later."""
+    monkeypatch.setattr(store_module, "_TIDY_EVERY_S", 1e9)
+    limit = 1 << 20
+    with Store(tmp_path / "turns.db", retention=Retention(max_bytes=limit)) as store:
+        store.add_content(os.urandom(16), "user", None, bytes(limit), 8000)
+        store.add_logs(logs(*(log(Trace(), "x" * 1000) for _ in range(1500))))
+        later = time.time() + 10
+        monkeypatch.setattr(time, "time", lambda: later)
+        newest = turn()
+        store.add(received(newest))
+        store.tidy()
+        assert used_bytes(store._connection) <= limit
+        assert [rows(store.path, table) for table in ("turn", "content")] == [1, 0]
+
+
+def test_no_more_is_forgotten_than_needs_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns with audio are large: the oldest go, only as many as the size asks for, and each with all of it."""
+    monkeypatch.setattr(store_module, "_TIDY_EVERY_S", 1e9)
+    limit = 4 << 20
+    with Store(tmp_path / "turns.db", retention=Retention(max_bytes=limit)) as store:
+        traces_ = [turn(index) for index in range(100)]
+        for trace in traces_:
+            store.add(received(trace))
+            store.add_content(trace.trace_id, "user", "hello", bytes(50_000), 8000)
+        store.tidy()
+        assert limit * 0.85 < used_bytes(store._connection) <= limit
+        kept = store.reader.count()
+        assert rows(store.path) == kept * SPANS
+        assert rows(store.path, "content") == kept
+        assert {row.trace_id for row in store.reader.turns(TurnQuery(limit=200))} == {
+            trace.hex for trace in traces_[-kept:]
+        }
+
+
+def test_runs_are_starts_or_names(store: Store) -> None:
+    """Each start of a service is a run of its own, a name joins starts; a worker has one of its own."""
+    kinds: list[dict[str, str]] = [
+        {"service.instance.id": "a"}, {"service.instance.id": "b"}, {"service.instance.id": "a"},
+        {"service.instance.id": "c", "voicespan.run": "n"}, {"service.instance.id": "d", "voicespan.run": "n"}, {},
+    ]  # fmt: skip
+    found = []
+    for kind in kinds:
+        trace = turn()
+        store.add(decode_protobuf(request(*trace.spans, resource=kind).SerializeToString()).spans)
+        row = store.reader.turn(trace.hex)
+        assert row is not None
+        found.append(row.run)
+    assert found[0] == found[2]
+    assert found[3] == found[4]
+    assert len(set(found)) == 4
+    named = store.reader.ask("SELECT service, name, instance, version FROM run WHERE id = ?", [found[3]])
+    assert named == [("voice-agent", "n", "d", "1.2")]
+
+
+def test_full_disk_is_said_and_survived(tmp_path: Path) -> None:
+    """Where there is no room nothing is stored by halves; when there is room again, storing goes on."""
+    path = tmp_path / "turns.db"
+    with Store(path) as store:
+        store.add(received(turn()))
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+        store._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+        stored = 1
+        for _ in range(2):
+            with pytest.raises(StoreError, match="full"):
+                for _ in range(100):
+                    store.add(received(turn()))
+                    stored += 1
+            with pytest.raises(StoreError, match="full"):
+                store.add_logs(logs(*(log(Trace(), "x" * 5000) for _ in range(9))))
+            with pytest.raises(StoreError, match="full"):
+                store.add_content(os.urandom(16), "user", None, bytes(50_000), 8000)
+            assert [rows(path, table) for table in ("turn", "span", "log", "content")] == [stored, stored * SPANS, 0, 0]
+            assert figures.figures(store.reader, TurnQuery())["turns"] == stored
+        store._connection.execute("PRAGMA max_page_count = 1000000")
+        store.add(received(turn()))
+        store.add_logs(logs(log(turn(), "x")))
+        assert (rows(path, "turn"), rows(path, "log")) == (stored + 1, 1)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+FILLER = textwrap.dedent("""
+    import resource, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[2])
+    from tests.local.test_store import received
+    from tests.local.otlp import turn
+    from voicespan.local.schema import StoreError
+    from voicespan.local.store import Store
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Store(Path(sys.argv[1])) as store:
+        def fill(limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            stored = 0
+            try:
+                while stored < 400:
+                    store.add(received(turn()))
+                    stored += 1
+            except StoreError as error:
+                print(error)
+            return stored
+
+        print(fill(600_000) + fill(600_000) + fill(1_200_000) + fill(resource.RLIM_INFINITY))
+""")
+
+
+def test_disk_that_fills_up_while_it_is_written(tmp_path: Path) -> None:
+    """The system itself refuses to write, at whatever step: what was stored is there, whole, and storing goes on."""
+    path = tmp_path / "turns.db"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", FILLER, path, root], capture_output=True, text=True, check=True)
+    *errors, stored = done.stdout.splitlines()
+    assert len(errors) == 3, done.stdout
+    assert all(re.search(r"cannot store spans .*(full|disk I/O)", error) for error in errors), errors
+    assert rows(path, "turn") == int(stored) > 400
+    assert rows(path) == int(stored) * SPANS
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_is_stored_is_said_to_be_though_tidying_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender is not asked to send again what is there: tidying up is tried again later."""
+    monkeypatch.setattr(store_module, "_TIDY_EVERY_S", -1.0)
+
+    def fails(*_: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "forget", fails)
+        assert len(store.add(received(turn()))) == 1
+    assert rows(store.path, "turn") == 1
+
+
+HOLDER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from voicespan.local.store import Store
+
+    with Store(Path(sys.argv[1])) as store:
+        print(store.others(), flush=True)
+        sys.stdin.readline()
+""")
+
+
+def test_second_writer_is_known(tmp_path: Path) -> None:
+    """Each of two processes that write to one file knows of the other, until it ends, also by kill -9."""
+    path = tmp_path / "turns.db"
+    with Store(path) as store:
+        assert store.others() == []
+        for end in ("", "kill"):
+            command = [sys.executable, "-c", HOLDER, str(path)]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+                assert other.stdin is not None
+                assert other.stdout is not None
+                assert other.stdout.readline() == f"[{os.getpid()}]\n"
+                assert store.others() == [other.pid]
+                if end:
+                    other.send_signal(signal.SIGKILL)
+                else:
+                    other.stdin.write("\n")
+            assert store.others() == []
+    assert [file.name for file in tmp_path.iterdir()] == ["turns.db"]
+
+
+OTHER = Trace(onset_ns=START_NS)
+ROOT = OTHER.add("POST /token", 10, 50, service="web", scope="http")
+for child in range(3):
+    OTHER.add(f"child {child}", 5 * child, 60 + child, ROOT, service="deep", scope="http")
+OTHER.last().status.code = Status.STATUS_CODE_ERROR
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(range(4)), st.sets(st.integers(1, 3)), st.lists(st.integers(0, 3)))
+def test_other_traces_are_listed(order: list[int], cuts: set[int], repeats: list[int]) -> None:
+    """A trace that is no turn is listed with its root's name and all of its spans, in whatever order they came."""
+    bounds = [0, *sorted(cuts), 4]
+    batches = [[OTHER.spans[position] for position in order[a:b]] for a, b in itertools.pairwise(bounds)]
+    batches.append([OTHER.spans[position] for position in repeats])
+    with Store() as store:
+        for batch in batches:
+            store.add(decode_protobuf(request(*batch).SerializeToString()).spans)
+        assert traces(store.reader, 10) == {
+            "matching": 1,
+            "traces": [
+                {
+                    "trace_id": OTHER.hex, "service": "web", "name": "POST /token", "start_s": START_NS / 1e9,
+                    "duration_s": 0.062, "spans": 4, "error": True,
+                }
+            ],
+        }  # fmt: skip
+
+
+def test_newest_other_traces_come_first(store: Store) -> None:
+    """The list holds the newest traces and counts all."""
+    made = [Trace() for _ in range(5)]
+    for trace in made:
+        trace.add("GET", 0, 1, scope="http")
+    store.add(received(*made))
+    found = traces(store.reader, 3)
+    assert found["matching"] == 5
+    assert [each["trace_id"] for each in found["traces"]] == [trace.hex for trace in made[:1:-1]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(range(SPANS)), st.sets(st.integers(1, SPANS - 1), max_size=6))
+def test_turn_is_no_other_trace(order: list[int], cuts: set[int]) -> None:
+    """A trace is listed among the others only as long as nothing says that it is a turn."""
+    bounds = [0, *sorted(cuts), SPANS]
+    with Store() as store:
+        for a, b in itertools.pairwise(bounds):
+            batch = [WHOLE.spans[position] for position in order[a:b]]
+            store.add(decode_protobuf(request(*batch).SerializeToString()).spans)
+            assert rows(store.path, "turn") + rows(store.path, "trace") == 1
+        assert rows(store.path, "turn") == 1
+
+
+def test_turn_that_turns_out_to_be_none_is_listed_whole(store: Store) -> None:
+    """What looked like a turn before its root came is an other trace afterwards, with what was known before."""
+    trace = Trace()
+    root = trace.add("POST /token", 0, 50, scope="http")
+    trace.add("token.mint", 1, 60, root)
+    store.add(received(trace, only=lambda name: name == "token.mint"))
+    assert traces(store.reader, 10)["matching"] == 0
+    store.add(received(trace, only=lambda name: name != "token.mint"))
+    (found,) = traces(store.reader, 10)["traces"]
+    assert (found["name"], found["spans"], found["duration_s"]) == ("POST /token", 2, 0.06)

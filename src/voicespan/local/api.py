@@ -3,11 +3,17 @@
 | address | what it gives |
 |---|---|
 | `/api/turns` | the turns of a query, each with the sentence that says why the user waited; how many match |
-| `/api/turns/ID` | one trace: its turn, the turns before and after it, its spans; `last` and a prefix do as well |
+| `/api/turns/ID` | one trace: its turn, what is beside it, its spans, its log; `last` and a prefix do as well |
+| `/api/turns/ID/audio/ROLE` | what `user` or `agent` said, as a WAV file |
 | `/api/figures` | key figures and the percentiles of every stage; `objective_ms` is what turns should stay within |
 | `/api/silence` | where the heard silence goes: the stages' mean and median |
 | `/api/dots` | one latency of every turn over time, with percentile lines; `of` names the latency |
 | `/api/choices` | the services, models, voices, workers and outcomes that there are |
+| `/api/sessions` | the sessions of the turns of a query, the newest first |
+| `/api/session` | one session (`id`) as a conversation: its turns, and when each side was heard |
+| `/api/runs` | the runs of the turns of a query, the newest first |
+| `/api/compare` | what changed between the turns of a query and others: `against=run:ID` or `against=SINCE..UNTIL` |
+| `/api/traces` | the newest traces that are no turns |
 | `/api/events` | server-sent events: ids of turns as they come |
 
 The parameters of a query are those of `view.query`; they mean the same everywhere.
@@ -23,8 +29,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from voicespan.local import figures, view
+from voicespan.local.audio import as_wav
+from voicespan.local.compare import compare, earlier
+from voicespan.local.conversation import UnknownSessionError, conversation
 from voicespan.local.reader import UnknownTurnError
+from voicespan.local.runs import runs
 from voicespan.local.schema import StoreError
+from voicespan.local.sessions import sessions
+from voicespan.local.traces import traces
 from voicespan.local.words import NS_PER_MS
 
 if TYPE_CHECKING:
@@ -36,27 +48,46 @@ if TYPE_CHECKING:
     from voicespan.local.reader import Reader
 
 
+MAX_LOGS = 500
+"""The log records of one turn that are given; the rest is counted."""
+
+_UNKEPT = {"Cache-Control": "no-store"}
+
+
 class Api:
     """The endpoints. Each question is asked in a thread, on a connection of its own."""
 
-    def __init__(self, reader: Reader, live: Live) -> None:
+    def __init__(self, reader: Reader, live: Live, *, content: bool = False) -> None:
         self.reader = reader
         self.live = live
+        self.content = content
+        """Whether what is said is kept, here and now."""
 
     def routes(self) -> Iterator[Route]:
         """Yield the routes."""
         yield Route("/api/turns", partial(_answer, self._turns))
         yield Route("/api/turns/{trace_id}", self.turn)
+        yield Route("/api/turns/{trace_id}/audio/{role}", self.audio)
         yield Route("/api/figures", partial(_answer, self._figures))
         yield Route("/api/silence", partial(_answer, self._silence))
         yield Route("/api/dots", partial(_answer, self._dots))
         yield Route("/api/choices", partial(_answer, self._choices))
+        yield Route("/api/sessions", partial(_answer, self._sessions))
+        yield Route("/api/session", partial(_answer, self._session))
+        yield Route("/api/runs", partial(_answer, self._runs))
+        yield Route("/api/compare", partial(_answer, self._compare))
+        yield Route("/api/traces", partial(_answer, self._traces))
         yield Route("/api/events", self.events)
 
     async def turn(self, request: Request) -> Response:
         """Give one trace."""
         prefix = request.path_params["trace_id"]
         return await _answer(lambda _: self._turn(prefix), request)
+
+    async def audio(self, request: Request) -> Response:
+        """Give what one side said in a turn as a WAV file."""
+        prefix, role = request.path_params["trace_id"], request.path_params["role"]
+        return await _answer(lambda _: self._audio(prefix, role), request)
 
     async def events(self, _: Request) -> Response:
         """Send the ids of turns as they are stored."""
@@ -67,13 +98,31 @@ class Api:
     def _turns(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         query = view.query(parameters)
         found = [view.turn(turn) for turn in self.reader.turns(query)]
-        return {"matching": self.reader.count_of(query), "turns": found}
+        with self.reader.columns.current() as columns:
+            return {"matching": len(columns.select(query)), "turns": found}
 
     def _turn(self, prefix: str) -> dict[str, Any]:
         trace_id = self.reader.find(prefix)
         turn = self.reader.turn(trace_id)
-        found = view.trace(trace_id, turn, self.reader.spans(trace_id))
-        return {**found, "neighbours": self.reader.neighbours(turn) if turn else {}}
+        logs = self.reader.logs(trace_id, MAX_LOGS)
+        beyond = self.reader.count_logs(trace_id) - len(logs) if len(logs) == MAX_LOGS else 0
+        return {
+            **view.trace(trace_id, turn, self.reader.spans(trace_id)),
+            "neighbours": self.reader.neighbours(turn) if turn else {},
+            "interrupted_by": self.reader.interrupted_by(turn) if turn else None,
+            "run": turn.run if turn else None,
+            "logs": view.logs(logs),
+            "logs_beyond": beyond,
+            "content": self.reader.content([trace_id])[trace_id],
+            "content_kept": self.content,
+        }
+
+    def _audio(self, prefix: str, role: str) -> Response:
+        trace_id = self.reader.find(prefix)
+        found = self.reader.audio(trace_id, role)
+        if found is None:
+            raise UnknownTurnError(f"there is no audio of {role!r} in trace {trace_id}")
+        return Response(as_wav(*found), media_type="audio/wav", headers=_UNKEPT)
 
     def _figures(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         objective_ns = view.number(parameters, "objective_ms", figures.OBJECTIVE_NS, NS_PER_MS)
@@ -82,29 +131,58 @@ class Api:
     def _silence(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         return figures.silence(self.reader, view.query(parameters))
 
-    def _dots(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def _dots(self, parameters: Mapping[str, str]) -> Response:
         stage = parameters.get("of") or "response"
-        return figures.dots(self.reader, view.query(_without(parameters, "of")), stage)
+        text = figures.dots(self.reader, view.query(_without(parameters, "of")), stage)
+        return Response(text, media_type="application/json", headers=_UNKEPT)
 
     def _choices(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         return figures.choices(self.reader, view.query(parameters))
 
+    def _sessions(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        return sessions(self.reader, view.query(parameters))
 
-async def _answer(ask: Callable[[Mapping[str, str]], dict[str, Any]], request: Request) -> Response:
+    def _session(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        (session_id,) = _only(parameters, "id")
+        return conversation(self.reader, session_id, content_kept=self.content)
+
+    def _runs(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        return runs(self.reader, view.query(parameters))
+
+    def _compare(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        objective_ns = view.number(parameters, "objective_ms", figures.OBJECTIVE_NS, NS_PER_MS)
+        now = view.query(_without(parameters, "objective_ms", "against"))
+        return compare(self.reader, now, earlier(now, parameters.get("against", "")), objective_ns)
+
+    def _traces(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        (limit,) = _only(parameters, "limit")
+        return traces(self.reader, view.query({"limit": limit}).limit)
+
+
+async def _answer(ask: Callable[[Mapping[str, str]], dict[str, Any] | Response], request: Request) -> Response:
     try:
-        return as_json(await run_in_threadpool(ask, request.query_params))
-    except UnknownTurnError as error:
+        found = await run_in_threadpool(ask, request.query_params)
+    except (UnknownTurnError, UnknownSessionError) as error:
         return as_json({"error": str(error)}, 404)
     except ValueError as error:
         return as_json({"error": str(error)}, 400)
     except StoreError as error:
         return as_json({"error": str(error)}, 503)
+    return found if isinstance(found, Response) else as_json(found)
 
 
 def as_json(content: dict[str, Any], status: int = 200) -> Response:
     """Return an answer that nobody keeps."""
-    return JSONResponse(content, status, {"Cache-Control": "no-store"})
+    return JSONResponse(content, status, _UNKEPT)
 
 
-def _without(parameters: Mapping[str, str], key: str) -> dict[str, str]:
-    return {name: value for name, value in parameters.items() if name != key}
+def _without(parameters: Mapping[str, str], *keys: str) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if name not in keys}
+
+
+def _only(parameters: Mapping[str, str], *keys: str) -> list[str]:
+    """Return the values of these parameters, empty ones where they are missing; others there may not be."""
+    unknown = sorted(set(parameters) - set(keys))
+    if unknown:
+        raise ValueError(f"no parameter {unknown[0]!r}: there is {', '.join(keys)}")
+    return [parameters.get(key, "") for key in keys]

@@ -10,40 +10,51 @@ from typing import TYPE_CHECKING
 
 import click
 
+from voicespan.local.access import sender_headers
 from voicespan.local.browser import open_page
+from voicespan.local.options import complaints, kept
 from voicespan.local.schema import StoreError
-from voicespan.local.server import DEFAULT_PORT, Receiver
-from voicespan.local.store import default_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
+    from voicespan.local.options import Options
+    from voicespan.local.server import Receiver
+
 _SIGNALLED = 128
 
 
-def run_beside_viewer(command: Sequence[str], environ: Mapping[str, str], *, browser: bool) -> int:
+def run_beside_viewer(command: Sequence[str], environ: Mapping[str, str], options: Options, *, browser: bool) -> int:
     """Run the command with its telemetry sent to a viewer here; return its exit status.
 
     When the command ends by itself and somebody is at the terminal, the page stays until Ctrl-C.
     """
     try:
-        with Receiver(port=DEFAULT_PORT, database=default_database()) as receiver:
-            if receiver.moved:
-                click.echo(f"voicespan: {receiver.moved}; using port {receiver.port}", err=True)
-            click.echo(f"voicespan shows turns at {receiver.endpoint}/", err=True)
+        with options.receiver() as receiver:
+            for line in complaints(receiver):
+                click.echo(f"voicespan: {line}", err=True)
+            if options.grpc_port and receiver.grpc.say:  # it was asked for
+                click.echo(f"voicespan: {receiver.grpc.say}", err=True)
+            click.echo(f"voicespan shows turns at {receiver.page}, {kept(receiver.store.retention)}", err=True)
             if browser:
-                open_page(receiver.endpoint)
-            return _Command(command, _pointed(environ, receiver.endpoint)).run(stays=sys.stdin.isatty())
+                open_page(receiver.page)
+            return _Command(command, _pointed(environ, receiver)).run(stays=sys.stdin.isatty())
     except (StoreError, OSError) as error:
         raise click.ClickException(f"cannot start: {error}") from None
 
 
-def _pointed(environ: Mapping[str, str], endpoint: str) -> dict[str, str]:
+def _pointed(environ: Mapping[str, str], receiver: Receiver) -> dict[str, str]:
     """Return an environment that sends everything here, whatever it named before."""
     others = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_LOGS_")
     new = {name: value for name, value in environ.items() if not name.startswith(others)}
-    return new | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    new.pop("VOICESPAN_VIEWER_ENDPOINT", None)
+    new |= {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    if receiver.token is not None:
+        new["OTEL_EXPORTER_OTLP_HEADERS"] = sender_headers(receiver.token)
+    if receiver.content:
+        new["VOICESPAN_CONTENT"] = "true"
+    return new
 
 
 class _Command:

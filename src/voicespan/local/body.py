@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _DRAIN_S = 1.0
+_PART_BYTES = 1 << 20
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -40,6 +41,16 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """Return the decompressed body.
 
     Raises:
+        RefusedError: as for `parts`.
+
+    """
+    return b"".join([part async for part in parts(request, limits)])
+
+
+async def parts(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """Yield the decompressed body in parts, as it comes.
+
+    Raises:
         RefusedError: 413 too large, 415 an unknown content encoding, 400 compressed data that is damaged, 408 too slow.
 
     """
@@ -50,11 +61,12 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     if declared.isdigit() and int(declared) > limits.sent_bytes:
         raise _too_large(limits.sent_bytes)
     chunks = _bounded(request.stream(), limits.sent_bytes)
+    if encoding != "identity":
+        chunks = _decompressed(chunks, _WINDOW_BITS[encoding], limits.body_bytes)
     try:
         async with asyncio.timeout(limits.seconds):
-            if encoding == "identity":
-                return b"".join([chunk async for chunk in chunks])
-            return await _decompressed(chunks, _WINDOW_BITS[encoding], limits.body_bytes)
+            async for chunk in chunks:
+                yield chunk
     except TimeoutError:
         raise RefusedError(408, f"the request did not arrive within {limits.seconds:g} s") from None
     except zlib.error as error:
@@ -79,8 +91,7 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         yield chunk
 
 
-async def _decompressed(chunks: AsyncIterator[bytes], window_bits: int, limit: int) -> bytes:
-    parts: list[bytes] = []
+async def _decompressed(chunks: AsyncIterator[bytes], window_bits: int, limit: int) -> AsyncIterator[bytes]:
     size = 0
     stream = zlib.decompressobj(window_bits)
     async for chunk in chunks:
@@ -88,15 +99,14 @@ async def _decompressed(chunks: AsyncIterator[bytes], window_bits: int, limit: i
         while data:
             if stream.eof:  # gzip allows several members after each other
                 stream = zlib.decompressobj(window_bits)
-            part = stream.decompress(data, limit - size + 1)
+            part = stream.decompress(data, _PART_BYTES)
             size += len(part)
             if size > limit:
                 raise RefusedError(413, f"the body is larger than {limit} bytes after decompression")
-            parts.append(part)
+            yield part
             data = stream.unused_data if stream.eof else stream.unconsumed_tail
     if not stream.eof:
         raise zlib.error("it ends too early")
-    return b"".join(parts)
 
 
 def _too_large(limit: int) -> RefusedError:

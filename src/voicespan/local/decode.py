@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import math
-import string
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from voicespan.local.content import may_have_content, strip_span
+from voicespan.local.form import JSON, PROTOBUF, MalformedRequestError, read
 from voicespan.local.span import Event, Link, Span, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
+    from google.protobuf.message import Message
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 MAX_NAME_CHARACTERS = 1024
 MAX_SPAN_BYTES = 1 << 20
 MAX_RESOURCE_BYTES = 1 << 18
-MAX_TIME_NS = (1 << 63) - 1
+MAX_TIME_NS = (1 << 63) - 1 - 86_400 * 10**9
+"""A day in April 2262, the day before the last that 64 bits hold: who adds a little to a time stays within them."""
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
-_HEX_DIGITS = frozenset(string.hexdigits)
 _KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
 
 
-class MalformedRequestError(ValueError):
-    """The request is not what it says it is, or none of its spans can be used; the message is the reason."""
-
-
 class Source(NamedTuple):
-    """Where spans come from: the service and the instrumentation, readable and as they were sent."""
+    """Where spans and log records come from: the service and the instrumentation, readable and as they were sent."""
 
     service: str
     scope: str
@@ -56,7 +53,7 @@ class ReceivedSpan:
         "_attributes", "_message", "body", "end_ns", "name", "parent_id", "source", "span_id", "start_ns", "trace_id"
     )  # fmt: skip
 
-    def __init__(self, message: OtlpSpan, source: Source) -> None:
+    def __init__(self, message: OtlpSpan, source: Source, body: bytes) -> None:
         self._message = message
         self._attributes: dict[str, Value] | None = None
         self.source = source
@@ -66,7 +63,7 @@ class ReceivedSpan:
         self.name = message.name
         self.start_ns = message.start_time_unix_nano
         self.end_ns = message.end_time_unix_nano
-        self.body = message.SerializeToString()
+        self.body = body
 
     @property
     def service(self) -> str:
@@ -87,7 +84,7 @@ class ReceivedSpan:
     def attributes(self) -> dict[str, Value]:
         """The attributes as plain values."""
         if self._attributes is None:
-            self._attributes = _plain_map(self._message.attributes)
+            self._attributes = plain_map(self._message.attributes)
         return self._attributes
 
 
@@ -97,41 +94,31 @@ class Request(NamedTuple):
     spans: list[ReceivedSpan]
     rejected: int = 0
     reason: str = ""
+    left_out: int = 0
+    """How many values were left out of the spans because they hold what was said."""
 
 
-def decode_protobuf(body: bytes) -> Request:
-    """Return the spans of an ExportTraceServiceRequest in protobuf form.
+def decode_protobuf(body: bytes, *, content: bool = True) -> Request:
+    """Return the spans of an ExportTraceServiceRequest in protobuf form; without `content`, less what was said.
 
     Raises:
         MalformedRequestError: the body is no such message, holds text that is not UTF-8, or no span of it is usable.
 
     """
-    try:
-        message = ExportTraceServiceRequest.FromString(body)
-    except DecodeError as error:
-        raise MalformedRequestError(f"not an ExportTraceServiceRequest: {error}") from None
-    return _checked(message)
+    message = read(ExportTraceServiceRequest, PROTOBUF, body)
+    if content or not may_have_content(body):
+        return _not_in_vain(_usable(message, _span_bytes(body)))
+    return _not_in_vain(checked(message, content=False))
 
 
-def decode_json(body: bytes) -> Request:
+def decode_json(body: bytes, *, content: bool = True) -> Request:
     """Return the spans of an ExportTraceServiceRequest in OTLP's JSON form (ids in hex, names in camelCase).
 
     Raises:
         MalformedRequestError: the body is no such JSON, or no span of it is usable.
 
     """
-    try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-        _ids_to_base64(data)
-        message = ParseDict(data, ExportTraceServiceRequest(), ignore_unknown_fields=True)
-    except ParseError as error:
-        raise MalformedRequestError(f"not an ExportTraceServiceRequest in JSON: {error}") from None
-    except RecursionError:
-        raise MalformedRequestError("the JSON is nested too deeply") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        # json_format lets some type errors through as what the interpreter raised.
-        raise MalformedRequestError(f"not an ExportTraceServiceRequest in JSON: {error}") from None
-    return _checked(message)
+    return _not_in_vain(checked(read(ExportTraceServiceRequest, JSON, body), content=content))
 
 
 def plain_span(message: OtlpSpan, service: str, scope: str) -> Span:
@@ -148,35 +135,89 @@ def plain_span(message: OtlpSpan, service: str, scope: str) -> Span:
         scope=scope,
         kind=_KINDS[message.kind] if 0 <= message.kind < len(_KINDS) else _KINDS[0],
         error=_error(message),
-        attributes=_plain_map(message.attributes),
-        events=tuple(Event(event.name, event.time_unix_nano, _plain_map(event.attributes)) for event in message.events),
+        attributes=plain_map(message.attributes),
+        events=tuple(Event(event.name, event.time_unix_nano, plain_map(event.attributes)) for event in message.events),
         links=tuple(
-            Link(link.trace_id.hex(), link.span_id.hex(), _plain_map(link.attributes)) for link in message.links
+            Link(link.trace_id.hex(), link.span_id.hex(), plain_map(link.attributes)) for link in message.links
         ),
     )
 
 
-def _checked(request: ExportTraceServiceRequest) -> Request:
+def checked(request: ExportTraceServiceRequest, *, content: bool) -> Request:
+    """Return the usable spans of a request; without `content`, less what was said.
+
+    Raises:
+        MalformedRequestError: a resource is too large.
+
+    """
+    messages: list[OtlpSpan] = _spans(request)
+    left_out = 0 if content else sum(map(strip_span, messages))
+    found = _usable(request, (message.SerializeToString() for message in messages))
+    return found._replace(left_out=left_out)
+
+
+def _usable(request: ExportTraceServiceRequest, bodies: Iterable[bytes]) -> Request:
     spans: list[ReceivedSpan] = []
     problems = 0
     reason = ""
+    body = iter(bodies)  # shared by all scopes: each takes as many as it has spans
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
-            source = _source(of_resource.resource, of_scope.scope)
-            for message in of_scope.spans:
-                span = ReceivedSpan(message, source)
+            source = source_of(of_resource.resource, of_scope.scope)
+            for message, sent in zip(of_scope.spans, body, strict=False):
+                span = ReceivedSpan(message, source, sent)
                 problem = _problem(span)
                 if problem is None:
                     spans.append(span)
                 else:
                     problems += 1
                     reason = reason or problem
-    if problems and not spans:
-        raise MalformedRequestError(f"no span of {problems} is usable: {reason}")
     return Request(spans, problems, reason)
 
 
-def _source(resource: Resource, scope: InstrumentationScope) -> Source:
+def _span_bytes(body: bytes) -> list[bytes]:
+    """Return the spans of a request as they were sent: to serialize them anew would take as long as all the rest."""
+    return _spans(_Spans.FromString(body))
+
+
+def _spans(request: Any) -> list[Any]:
+    return [span for of_resource in request.resource_spans for scope in of_resource.scope_spans for span in scope.spans]
+
+
+def _spans_as_bytes() -> type[Message]:
+    """Return ExportTraceServiceRequest with nothing but the spans, and these as bytes."""
+    file = FileDescriptorProto(name="voicespan/spans.proto", package="voicespan", syntax="proto3")
+    for name, field, number, inner in (
+        ("Request", "resource_spans", 1, "ResourceSpans"),
+        ("ResourceSpans", "scope_spans", 2, "ScopeSpans"),
+        ("ScopeSpans", "spans", 2, None),
+    ):
+        made = file.message_type.add(name=name).field.add(name=field, number=number)
+        made.label = FieldDescriptorProto.LABEL_REPEATED
+        made.type = FieldDescriptorProto.TYPE_BYTES
+        if inner is not None:
+            made.type, made.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".voicespan.{inner}"
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("voicespan.Request"))
+
+
+_Spans = _spans_as_bytes()
+
+
+def _not_in_vain(request: Request) -> Request:
+    if request.rejected and not request.spans:
+        raise MalformedRequestError(f"no span of {request.rejected} is usable: {request.reason}")
+    return request
+
+
+def source_of(resource: Resource, scope: InstrumentationScope) -> Source:
+    """Return the source of what stands under this resource and scope.
+
+    Raises:
+        MalformedRequestError: it is too large.
+
+    """
     service = next((kv.value.string_value for kv in resource.attributes if kv.key == "service.name"), "")
     source = Source(service, scope.name, resource.SerializeToString(), scope.SerializeToString())
     if len(source.resource) + len(source.instrumentation) > MAX_RESOURCE_BYTES:
@@ -215,71 +256,24 @@ def _error(message: OtlpSpan) -> str | None:
     return message.status.message if message.status.code == Status.STATUS_CODE_ERROR else None
 
 
-def _plain_map(pairs: Iterable[KeyValue]) -> dict[str, Value]:
+def plain_map(pairs: Iterable[KeyValue]) -> dict[str, Value]:
+    """Return attributes as plain values."""
     # Most values are strings: those are not worth a call.
-    return {pair.key: pair.value.string_value or _plain(pair.value) for pair in pairs}
+    return {pair.key: (value := pair.value).string_value or plain(value) for pair in pairs}
 
 
-def _plain(value: AnyValue) -> Value:
+def plain(value: AnyValue) -> Value:
+    """Return a value as one that JSON can carry."""
     kind = value.WhichOneof("value")
-    if kind is None:
-        return None
+    if kind == "double_value":
+        real = value.double_value
+        if math.isfinite(real):
+            return real
+        return "NaN" if math.isnan(real) else "Infinity" if real > 0 else "-Infinity"  # as in protobuf's JSON
     if kind == "array_value":
-        return [_plain(item) for item in value.array_value.values]
+        return [plain(item) for item in value.array_value.values]
     if kind == "kvlist_value":
-        return _plain_map(value.kvlist_value.values)
+        return plain_map(value.kvlist_value.values)
     if kind == "bytes_value":
         return base64.b64encode(value.bytes_value).decode("ascii")
-    plain: Any = getattr(value, kind)
-    if kind == "double_value" and not math.isfinite(plain):
-        return "NaN" if math.isnan(plain) else "Infinity" if plain > 0 else "-Infinity"  # as in protobuf's JSON
-    return plain  # type: ignore[no-any-return]
-
-
-def _ids_to_base64(data: object) -> None:
-    """Rewrite the ids in place: OTLP writes them in hex, protobuf's JSON mapping in base64."""
-    for span in _spans(data):
-        _rewrite(span, "traceId", "spanId", "parentSpanId")
-        for link in _objects(span, "links"):
-            _rewrite(link, "traceId", "spanId")
-
-
-def _spans(data: object) -> Iterable[dict[str, Any]]:
-    for of_resource in _objects(data, "resourceSpans"):
-        for of_scope in _objects(of_resource, "scopeSpans"):
-            yield from _objects(of_scope, "spans")
-
-
-def _objects(parent: object, key: str) -> Iterable[dict[str, Any]]:
-    if not isinstance(parent, dict):
-        raise MalformedRequestError(f"the JSON has {_kind(parent)} where an object with {key!r} belongs")
-    items = parent.get(key)
-    if not isinstance(items, list | None):
-        raise MalformedRequestError(f"{key!r} is {_kind(items)}, not an array")
-    for item in items or ():
-        if not isinstance(item, dict):
-            raise MalformedRequestError(f"{key!r} holds {_kind(item)}, not objects only")
-        yield item
-
-
-def _kind(value: object) -> str:
-    names: Mapping[type, str] = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
-    return names.get(type(value), "a number or truth value")
-
-
-def _rewrite(item: dict[str, Any], *keys: str) -> None:
-    for key in keys:
-        text = item.get(key)
-        if text is None:
-            continue
-        # bytes.fromhex alone would skip white space.
-        if not isinstance(text, str) or not _HEX_DIGITS.issuperset(text):
-            raise MalformedRequestError(f"{key!r} is not a string of hex digits")
-        try:
-            item[key] = base64.b64encode(binascii.unhexlify(text)).decode("ascii")
-        except binascii.Error:
-            raise MalformedRequestError(f"{key!r} has an odd number of hex digits") from None
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+    return None if kind is None else getattr(value, kind)

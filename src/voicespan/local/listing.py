@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from voicespan.local.reader import INCOMPLETE, SORT_COLUMNS
+from voicespan.local.query import INCOMPLETE, SORT_COLUMNS
 from voicespan.local.stages import BAD, COLOURS
 from voicespan.local.strip import mini_strip
 from voicespan.local.turn import NS_PER_S

@@ -1,4 +1,4 @@
-"""Turns as they come, to every page that listens: server-sent events."""
+"""Turns as they come, and that those in progress changed, to every page that listens: server-sent events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from voicespan.local.store import Store
     from voicespan.local.turn import Turn
@@ -18,7 +18,7 @@ _GATHER_S = 0.2
 
 
 class Live:
-    """Tells pages which turns changed. `open` and `stream` belong to the event loop; `close` may come from anywhere."""
+    """Tells pages what changed. All but `close`, which may come from anywhere, belong to the event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,18 +42,27 @@ class Live:
 
     def _changed(self, turns: list[Turn]) -> None:
         if self._listeners and turns and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._tell, [turn.trace_id for turn in turns])
+            self._loop.call_soon_threadsafe(self.tell, [turn.trace_id for turn in turns])
 
-    def _tell(self, trace_ids: list[str]) -> None:
+    def tell(self, trace_ids: list[str]) -> None:
+        """Say that these turns changed."""
         for listener in self._listeners:
             listener.tell(trace_ids)
+
+    def tell_open(self, count: int) -> None:
+        """Say that the turns in progress changed, of which there are so many now."""
+        for listener in self._listeners:
+            listener.tell_open(count)
 
     def _finish(self) -> None:
         for listener in self._listeners:
             listener.finish()
 
     async def stream(self) -> AsyncIterator[str]:
-        """Yield events for one page: `turns` with the ids of new and changed turns, gathered for a moment."""
+        """Yield events for one page, gathered for a moment.
+
+        `turns` has the ids of new and changed turns, `open` the number of turns in progress when they change.
+        """
         listener = _Listener()
         self._listeners.add(listener)
         try:
@@ -70,6 +79,7 @@ class _Listener:
     def __init__(self) -> None:
         self.pending: dict[str, None] = {}
         self.more = 0
+        self.open: int | None = None
         self.finished = False
         self.news = asyncio.Event()
 
@@ -79,6 +89,10 @@ class _Listener:
                 self.pending[trace_id] = None
             else:
                 self.more += 1
+        self.news.set()
+
+    def tell_open(self, count: int) -> None:
+        self.open = count
         self.news.set()
 
     def finish(self) -> None:
@@ -93,7 +107,17 @@ class _Listener:
             return ": still here\n\n"
         if not self.finished:
             await asyncio.sleep(_GATHER_S)
-        data = json.dumps({"trace_ids": list(self.pending), "more": self.more})
-        self.pending, self.more = {}, 0
         self.news.clear()
-        return f"event: turns\ndata: {data}\n\n"
+        return "".join(self._events())
+
+    def _events(self) -> Iterator[str]:
+        if self.pending or self.more:
+            yield _event("turns", trace_ids=list(self.pending), more=self.more)
+            self.pending, self.more = {}, 0
+        if self.open is not None:
+            yield _event("open", turns=self.open)
+            self.open = None
+
+
+def _event(name: str, **data: object) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

@@ -7,10 +7,12 @@ import json
 import socket
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 _TRIES = 20
 _HEALTH_TIMEOUT_S = 0.5
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 _LISTENING = "0A"  # state of a socket in /proc/net/tcp
 
 
@@ -28,6 +30,37 @@ def listen(host: str, port: int) -> socket.socket:
             if error.errno != errno.EADDRINUSE:
                 raise
     return _bind(host, 0)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether nobody listens on this port; 0 is always free.
+
+    Raises:
+        OSError: the host is not an address of this machine.
+
+    """
+    try:
+        _bind(host, port).close()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def reachable(host: str) -> str:
+    """Return how this machine writes the address of a server of its own."""
+    return _LOCAL.get(host) or bracketed(host)
+
+
+def known(host: str) -> str:
+    """Return how other machines write it, where they can reach it."""
+    return socket.gethostname() if host in _LOCAL else bracketed(host)
+
+
+def bracketed(host: str) -> str:
+    """Return the host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def holder(port: int) -> str:
@@ -57,7 +90,7 @@ def _receiver(port: int) -> dict[str, object] | None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=_HEALTH_TIMEOUT_S) as answer:
             said = json.loads(answer.read(4096))
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last is what a gRPC server makes of it
         return None
     return said if isinstance(said, dict) and said.get("service") == "voicespan" else None
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
+from voicespan import names as n
+from voicespan.local.columns import Columns
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
+from voicespan.local.log import Log
+from voicespan.local.query import TurnQuery
+from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
-from voicespan.local.turn import Turn
+from voicespan.local.span import SCOPE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,112 +23,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from voicespan.local.span import Span
+    from voicespan.local.turn import Turn
 
-INCOMPLETE = "incomplete"
-"""In a query, the outcome of turns whose root span has not arrived."""
-
-UNANSWERED = "unanswered"
-"""In a query, the outcome of turns whose user waited and heard nothing."""
-
-_NO_OUTCOMES = {INCOMPLETE: "NOT complete", UNANSWERED: "unanswered"}
-
-SORT_COLUMNS = {
-    "start": "start_ns",
-    "response": "response_ns",
-    "duration": "duration_ns",
-    "answer": "answer_ns",
-    "endpoint": "endpoint_ns",
-    "asr": "asr_ns",
-    "llm": "llm_ttft_ns",
-    "sentence": "sentence_ns",
-    "tool": "tool_ns",
-    "tts": "tts_first_audio_ns",
-    "realtime": "realtime_first_audio_ns",
-    "network": "playback_start_ns",
-}
-"""What a list of turns can be sorted by; the largest comes first."""
-
-MAX_LIMIT = 20_000
 _TRACE_DIGITS = 2 * TRACE_ID_BYTES
-_COLUMNS = ", ".join(Turn._fields)
-_TRACE_ID = Turn._fields.index("trace_id")
-_FLAGS = tuple(Turn._fields.index(name) for name in ("complete", "unanswered"))
-_JSON = tuple(Turn._fields.index(name) for name in ("shares", "attributes"))
+_COLUMNS = ", ".join(COLUMNS)
+
+
+_LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
+
+
+class Said(TypedDict):
+    """What one side said in a turn."""
+
+    text: str | None
+    audio: bool
 
 
 class UnknownTurnError(LookupError):
     """No trace, or more than one, begins with these digits; the message says which."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnQuery:
-    """Which turns, in which order. Times are Unix time in nanoseconds.
-
-    Raises:
-        ValueError: `sort` or `limit` is not possible.
-
-    """
-
-    session: str | None = None
-    outcome: str | None = None
-    """An outcome of the turn model, or `incomplete`."""
-    service: str | None = None
-    model: str | None = None
-    voice: str | None = None
-    worker: str | None = None
-    search: str | None = None
-    """Only turns whose session contains this, or whose trace id begins with it."""
-    slower_than_ns: int | None = None
-    """Only turns whose heard silence was longer."""
-    stage: str = "response"
-    """What `over_ns` is about: a key of SORT_COLUMNS."""
-    over_ns: int | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-    sort: str = "start"
-    ascending: bool = False
-    limit: int = 50
-
-    def __post_init__(self) -> None:
-        if self.sort not in SORT_COLUMNS:
-            raise ValueError(f"sort is one of {', '.join(SORT_COLUMNS)}")
-        if self.stage not in SORT_COLUMNS:
-            raise ValueError(f"stage is one of {', '.join(SORT_COLUMNS)}")
-        if not 0 < self.limit <= MAX_LIMIT:
-            raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
-
-    def sql(self) -> tuple[str, list[object]]:
-        """Return the statement and its parameters."""
-        where, parameters = self.where()
-        direction = "ASC" if self.ascending else "DESC"
-        order = f" ORDER BY {SORT_COLUMNS[self.sort]} {direction} NULLS LAST, start_ns DESC LIMIT ?"
-        return f"SELECT {_COLUMNS} FROM turn{where}{order}", [*parameters, self.limit]  # noqa: S608
-
-    def where(self) -> tuple[str, list[object]]:
-        """Return the condition alone, empty when every turn is asked for, and its parameters."""
-        conditions: list[str] = []
-        parameters: list[object] = []
-        for condition, value in (
-            ("session_id = ?", self.session),
-            ("service = ?", self.service),
-            ("model = ?", self.model),
-            ("voice = ?", self.voice),
-            ("worker = ?", self.worker),
-            ("response_ns > ?", self.slower_than_ns),
-            (f"{SORT_COLUMNS[self.stage]} > ?", self.over_ns),
-            ("start_ns >= ?", self.since_ns),
-            ("start_ns < ?", self.until_ns),
-            ("outcome = ?", None if self.outcome in _NO_OUTCOMES else self.outcome),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                parameters.append(value)
-        if self.outcome in _NO_OUTCOMES:
-            conditions.append(_NO_OUTCOMES[self.outcome])
-        if self.search:
-            conditions.append("(instr(lower(session_id), ?) OR instr(lower(hex(trace_id)), ?) = 1)")
-            parameters.extend([self.search.lower()] * 2)
-        return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), parameters
 
 
 class Reader:
@@ -135,19 +51,16 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.columns = Columns(path)
+
+    def close(self) -> None:
+        """Let go of what is kept between questions."""
+        self.columns.close()
 
     def turns(self, query: TurnQuery) -> list[Turn]:
         """Return the turns that the query asks for."""
         with self._connection() as connection:
-            return [_turn(row) for row in connection.execute(*query.sql())]
-
-    def columns(self, query: TurnQuery, columns: Sequence[str], *, newest: int | None = None) -> list[tuple[Any, ...]]:
-        """Return these columns of all turns that the query selects, or of its `newest`, in order of time."""
-        where, parameters = query.where()
-        order = " ORDER BY start_ns DESC LIMIT ?" if newest is not None else ""
-        statement = f"SELECT {', '.join(columns)} FROM turn{where}{order}"  # noqa: S608 - no value stands in it
-        rows = self.ask(statement, parameters + ([newest] if newest is not None else []))
-        return rows[::-1] if newest is not None else rows
+            return [from_row(row) for row in connection.execute(*query.sql())]
 
     def ask(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         """Return what a statement finds."""
@@ -156,7 +69,8 @@ class Reader:
 
     def count_of(self, query: TurnQuery) -> int:
         """Return how many turns the query selects, whatever its limit."""
-        return int(self.columns(query, ["count(*)"])[0][0])
+        where, parameters = query.where()
+        return int(self.ask(f"SELECT count(*) FROM turn{where}", parameters)[0][0])  # noqa: S608
 
     def neighbours(self, turn: Turn) -> dict[str, str | None]:
         """Return the trace ids of the `previous` and the `next` turn of the same session."""
@@ -176,12 +90,70 @@ class Reader:
         with self._connection() as connection:
             statement = f"SELECT {_COLUMNS} FROM turn WHERE trace_id = ?"  # noqa: S608
             row = connection.execute(statement, [bytes.fromhex(trace_id)]).fetchone()
-            return _turn(row) if row else None
+            return from_row(row) if row else None
 
     def spans(self, trace_id: str) -> list[Span]:
         """Return the spans of this trace in order of start; none when the store does not know it."""
         with self._connection() as connection:
             return read_spans(connection, bytes.fromhex(trace_id))
+
+    def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
+        """Return, for each of these traces, voicespan's own spans of these names in order of start."""
+        found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
+        statement = (
+            "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"  # noqa: S608
+            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)}) AND scope = ?"
+            " ORDER BY start_ns, end_ns DESC"
+        )
+        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names, SCOPE]):
+            span = plain_span(OtlpSpan.FromString(body), service, scope)
+            found[span.trace_id].append(span)
+        return found
+
+    def interrupted_by(self, turn: Turn) -> str | None:
+        """Return the trace id of the turn of the same session that began in this one and interrupted it."""
+        if turn.session_id is None:
+            return None
+        end_ns = turn.start_ns + turn.duration_ns + _LATE_NS
+        query = TurnQuery(session=turn.session_id, since_ns=turn.start_ns, until_ns=end_ns, ascending=True)
+        later = [row.trace_id for row in self.turns(query)]
+        roots = (span for spans in self.spans_named(later, [n.SPAN_TURN]).values() for span in spans)
+        return next((root.trace_id for root in roots if interrupted(root) == turn.trace_id), None)
+
+    def logs(self, trace_id: str, limit: int) -> list[Log]:
+        """Return the first log records of this trace, in order of time."""
+        rows = self.ask(
+            "SELECT span_id, time_ns, severity, body, service, attributes"
+            " FROM log JOIN source ON source.id = log.source WHERE trace_id = ? ORDER BY time_ns, log.id LIMIT ?",
+            [bytes.fromhex(trace_id), limit],
+        )
+        return [
+            Log(trace_id, span_id.hex() if span_id else None, time_ns, severity, body, service, json.loads(attributes))
+            for span_id, time_ns, severity, body, service, attributes in rows
+        ]
+
+    def count_logs(self, trace_id: str) -> int:
+        """Return how many log records of this trace there are."""
+        return int(self.ask("SELECT count(*) FROM log WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
+
+    def content(self, trace_ids: Sequence[str]) -> dict[str, dict[str, Said]]:
+        """Return, for each of these traces, what was said by whom, and whether there is audio of it."""
+        found: dict[str, dict[str, Said]] = {trace_id: {} for trace_id in trace_ids}
+        statement = (
+            f"SELECT trace_id, role, text, audio IS NOT NULL FROM content WHERE trace_id IN ({_marks(trace_ids)})"  # noqa: S608
+        )
+        for trace_id, role, text, audio in self.ask(statement, [*map(bytes.fromhex, trace_ids)]):
+            found[trace_id.hex()][role] = {"text": text, "audio": bool(audio)}
+        return found
+
+    def audio(self, trace_id: str, role: str) -> tuple[bytes, int] | None:
+        """Return what one side said in a turn as 16-bit mono PCM, and its sample rate; None where nothing is kept."""
+        rows = self.ask(
+            "SELECT audio, sample_rate FROM content"
+            " WHERE trace_id = ? AND role = ? AND audio IS NOT NULL AND sample_rate IS NOT NULL",
+            [bytes.fromhex(trace_id), role],
+        )
+        return rows[0] if rows else None
 
     def find(self, prefix: str) -> str:
         """Return the trace id that begins with these hex digits; of the newest turn for `last`.
@@ -209,6 +181,16 @@ class Reader:
             connection.close()
 
 
+def interrupted(root: Span) -> str | None:
+    """Return the trace id of the turn that this one interrupted, which the link of its root span names."""
+    interrupts = (link for link in root.links if link.attributes.get(n.VOICE_LINK_TYPE) == "interrupted")
+    return next((link.trace_id for link in interrupts), None)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
 def read_spans(connection: sqlite3.Connection, trace_id: bytes) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
     rows = connection.execute(
@@ -217,16 +199,6 @@ def read_spans(connection: sqlite3.Connection, trace_id: bytes) -> list[Span]:
         [trace_id],
     )
     return [plain_span(OtlpSpan.FromString(body), service, scope) for body, service, scope in rows]
-
-
-def _turn(row: tuple[Any, ...]) -> Turn:
-    values = list(row)
-    values[_TRACE_ID] = values[_TRACE_ID].hex()
-    for column in _FLAGS:
-        values[column] = bool(values[column])
-    for column in _JSON:
-        values[column] = json.loads(values[column])
-    return Turn._make(values)
 
 
 def _last(connection: sqlite3.Connection) -> str:

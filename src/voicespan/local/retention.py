@@ -1,20 +1,23 @@
-"""What the store forgets: the oldest traces, by age and by size."""
+"""What the store forgets: the oldest traces, by age and by size; with its spans goes all that belongs to a trace."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
 
-_CHUNK_SPANS = 5_000
+_CHUNK_ROWS = 5_000
+_FEW_ROWS = 50
+"""Where there is audio a trace may be as large as thousands of others: then less is forgotten at once."""
 _DAY_S = 86_400
+_ARRIVALS = ("log", "content", "span")  # row ids grow in order of arrival in each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Limits of the store; None is no limit. The age counts from when a span arrived, not from when it happened."""
+    """Limits of the store; None is no limit. The age counts from when something arrived, not from when it happened."""
 
     max_age_s: int | None = 14 * _DAY_S
     max_bytes: int | None = 1 << 30
@@ -26,9 +29,10 @@ def forget(connection: sqlite3.Connection, retention: Retention, now_s: int) -> 
     Each step is a transaction of its own, so that other writers wait only briefly.
     """
     forgotten = 0
-    while (newest := _newest_to_forget(connection, retention, now_s)) is not None:
-        forgotten += _forget_until(connection, newest)
-    if forgotten:
+    changes = connection.total_changes
+    while (step := _next_step(connection, retention, now_s)) is not None:
+        forgotten += _forget(connection, step)
+    if connection.total_changes > changes:
         connection.executescript("PRAGMA incremental_vacuum")  # `execute` would give back a single page
     return forgotten
 
@@ -41,37 +45,53 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def _newest_to_forget(connection: sqlite3.Connection, retention: Retention, now_s: int) -> int | None:
-    """Return the row id up to which spans go in the next step; row ids grow in order of arrival."""
-    oldest = connection.execute("SELECT id, received_s FROM span ORDER BY id LIMIT 1").fetchone()
-    if oldest is None:
+class _Step(NamedTuple):
+    """Forget the traces of what came into this table up to this row."""
+
+    table: str
+    newest: int
+
+
+def _next_step(connection: sqlite3.Connection, retention: Retention, now_s: int) -> _Step | None:
+    oldest = [
+        (received_s, table, identity)
+        for table in _ARRIVALS
+        for identity, received_s in connection.execute(f"SELECT id, received_s FROM {table} ORDER BY id LIMIT 1")  # noqa: S608
+    ]
+    if not oldest:
         return None
-    too_old = retention.max_age_s is not None and oldest[1] < now_s - retention.max_age_s
-    too_large = retention.max_bytes is not None and used_bytes(connection) > retention.max_bytes
-    if too_large:
-        return int(oldest[0]) + _CHUNK_SPANS
-    if too_old:
-        assert retention.max_age_s is not None
-        row = connection.execute(
-            "SELECT max(id) FROM (SELECT id, received_s FROM span ORDER BY id LIMIT ?) WHERE received_s < ?",
-            [_CHUNK_SPANS, now_s - retention.max_age_s],
-        ).fetchone()
-        return int(row[0])
+    received_s, table, first = min(oldest)
+    if retention.max_bytes is not None and used_bytes(connection) > retention.max_bytes:
+        audible = any(of == "content" for _, of, _ in oldest)
+        return _Step(table, first + (0 if table == "content" else _FEW_ROWS if audible else _CHUNK_ROWS))
+    if retention.max_age_s is not None and received_s < now_s - retention.max_age_s:
+        ((newest,),) = connection.execute(
+            f"SELECT max(id) FROM (SELECT id, received_s FROM {table} ORDER BY id LIMIT ?) WHERE received_s < ?",  # noqa: S608
+            [_CHUNK_ROWS, now_s - retention.max_age_s],
+        )
+        return _Step(table, newest)
     return None
 
 
-def _forget_until(connection: sqlite3.Connection, newest: int) -> int:
+def _forget(connection: sqlite3.Connection, step: _Step) -> int:
+    """Delete whole traces, also what arrived later of them: half a trace would look like an incomplete turn."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        traces = "SELECT DISTINCT trace_id FROM span WHERE id <= ?"
-        connection.execute(f"DELETE FROM turn WHERE trace_id IN ({traces})", [newest])  # noqa: S608
-        # The later spans of these traces go too: half a trace would look like an incomplete turn.
-        removed = connection.execute(f"DELETE FROM span WHERE trace_id IN ({traces})", [newest]).rowcount  # noqa: S608
+        traces = f"SELECT DISTINCT trace_id FROM {step.table} WHERE id <= ?"  # noqa: S608
+        others = (table for table in _ARRIVALS if table != step.table)
+        removed = {
+            table: connection.execute(f"DELETE FROM {table} WHERE trace_id IN ({traces})", [step.newest]).rowcount  # noqa: S608
+            for table in ("turn", "trace", *others, step.table)
+        }
         connection.execute(
-            "DELETE FROM source WHERE used_s < coalesce((SELECT received_s FROM span ORDER BY id LIMIT 1), used_s + 1)"
+            "DELETE FROM source WHERE used_s < coalesce((SELECT min(received_s) FROM ("
+            " SELECT * FROM (SELECT received_s FROM span ORDER BY id LIMIT 1)"
+            " UNION ALL SELECT * FROM (SELECT received_s FROM log ORDER BY id LIMIT 1))), used_s + 1)"
         )
+        connection.execute("DELETE FROM run WHERE id NOT IN (SELECT run FROM source WHERE run IS NOT NULL)")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    return removed
+    return removed["span"]

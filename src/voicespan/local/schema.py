@@ -6,10 +6,13 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from voicespan.local.run import find_runs
+from voicespan.local.trace import find_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _RETRY_S = 0.01
@@ -89,8 +92,132 @@ _VERSION_1 = (
     "CREATE INDEX turn_session ON turn (session_id, start_ns)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
-"""Statements that lead from each version to the next; a released one is never changed. The version is their number."""
+# The shares of the silence become columns, which can be summed up without parsing text; a turn belongs to a run; other
+# traces have a row of their own; log records and what was said stand beside the spans of their trace.
+_VERSION_2 = (
+    """CREATE TABLE run (
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        service TEXT NOT NULL,
+        name TEXT,
+        instance TEXT,
+        version TEXT,
+        environment TEXT,
+        started_ns INTEGER NOT NULL
+    )""",
+    "ALTER TABLE source ADD COLUMN run INTEGER REFERENCES run (id)",
+    # Ids grow with each change and never come back: a reader that knows the last one finds what is new.
+    """CREATE TABLE turn_2 (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        trace_id BLOB NOT NULL UNIQUE,
+        service TEXT NOT NULL,
+        run INTEGER REFERENCES run (id),
+        session_id TEXT,
+        turn_index INTEGER,
+        start_ns INTEGER NOT NULL,
+        duration_ns INTEGER NOT NULL,
+        complete INTEGER NOT NULL,
+        outcome TEXT,
+        no_reply_reason TEXT,
+        initiator TEXT,
+        trigger TEXT,
+        input TEXT,
+        error TEXT,
+        failed TEXT,
+        failure TEXT,
+        bottleneck TEXT,
+        culprit TEXT,
+        response_ns INTEGER,
+        unanswered INTEGER NOT NULL,
+        response_from TEXT,
+        answer_ns INTEGER,
+        endpoint_ns INTEGER,
+        asr_ns INTEGER,
+        llm_ttft_ns INTEGER,
+        sentence_ns INTEGER,
+        tool_ns INTEGER,
+        tool TEXT,
+        tts_first_audio_ns INTEGER,
+        realtime_first_audio_ns INTEGER,
+        playback_start_ns INTEGER,
+        first_audio_ns INTEGER,
+        silenced_ns INTEGER,
+        model TEXT,
+        voice TEXT,
+        language TEXT,
+        worker TEXT,
+        transport TEXT,
+        measurement_point TEXT,
+        clock_error_ns INTEGER,
+        share_endpoint_ns INTEGER,
+        share_asr_ns INTEGER,
+        share_llm_ns INTEGER,
+        share_tool_ns INTEGER,
+        share_sentence_ns INTEGER,
+        share_tts_ns INTEGER,
+        share_send_ns INTEGER,
+        share_network_ns INTEGER,
+        share_realtime_ns INTEGER,
+        share_unattributed_ns INTEGER,
+        attributes TEXT NOT NULL
+    )""",
+    """INSERT INTO turn_2 SELECT
+        NULL, trace_id, service, NULL, session_id, turn_index, start_ns, duration_ns, complete, outcome,
+        no_reply_reason, initiator, trigger, input, error, NULL, NULL, bottleneck, NULL, response_ns, unanswered,
+        response_from, answer_ns, endpoint_ns, asr_ns, llm_ttft_ns, sentence_ns, tool_ns, NULL, tts_first_audio_ns,
+        realtime_first_audio_ns, playback_start_ns, first_audio_ns, silenced_ns, model, voice, language, worker,
+        transport, measurement_point, clock_error_ns,
+        shares ->> 'endpoint', shares ->> 'asr', shares ->> 'llm', shares ->> 'tool', shares ->> 'sentence',
+        shares ->> 'tts', shares ->> 'send', shares ->> 'network', shares ->> 'realtime', shares ->> 'unattributed',
+        attributes
+    FROM turn""",
+    "DROP TABLE turn",
+    "ALTER TABLE turn_2 RENAME TO turn",
+    "CREATE INDEX turn_start ON turn (start_ns)",
+    "CREATE INDEX turn_session ON turn (session_id, start_ns)",
+    find_runs,
+    """CREATE TABLE trace (
+        trace_id BLOB NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL,
+        service TEXT NOT NULL,
+        rooted INTEGER NOT NULL,
+        named_ns INTEGER NOT NULL,
+        start_ns INTEGER NOT NULL,
+        end_ns INTEGER NOT NULL,
+        error INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX trace_start ON trace (start_ns)",
+    find_traces,
+    """CREATE TABLE log (
+        id INTEGER PRIMARY KEY,
+        trace_id BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        span_id BLOB,
+        time_ns INTEGER NOT NULL,
+        severity INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        attributes TEXT NOT NULL,
+        source INTEGER NOT NULL REFERENCES source (id),
+        received_s INTEGER NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX log_identity ON log (trace_id, digest)",
+    """CREATE TABLE content (
+        id INTEGER PRIMARY KEY,
+        trace_id BLOB NOT NULL,
+        role TEXT NOT NULL,
+        received_s INTEGER NOT NULL,
+        sample_rate INTEGER,
+        text TEXT,
+        audio BLOB
+    )""",
+    "CREATE UNIQUE INDEX content_identity ON content (trace_id, role)",
+)
+
+Step: TypeAlias = "str | Callable[[sqlite3.Connection], object]"
+
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (_VERSION_1, _VERSION_2)
+"""Statements and functions that lead from each version to the next; a released one is never changed. The version is
+their number."""
 
 VERSION = len(MIGRATIONS)
 
@@ -192,8 +319,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _check_version(connection, path, oldest=0)  # again, now that no other process can change it
-        for statement in (statement for statements in MIGRATIONS[version:] for statement in statements):
-            connection.execute(statement)
+        for step in (step for steps in MIGRATIONS[version:] for step in steps):
+            if callable(step):
+                step(connection)
+            else:
+                connection.execute(step)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from voicespan import names as n
 
 COLOURS = {
-    "endpoint": "#8a94a6",
-    "asr": "#1098ad",
-    "llm": "#7048e8",
-    "tool": "#c2255c",
-    "sentence": "#b197fc",
-    "tts": "#e67700",
-    "send": "#74b816",
-    "network": "#2b8a3e",
-    "realtime": "#ae3ec9",
-    "unattributed": "#c9ccd3",
+    "endpoint": "#9b9896",
+    "asr": "#309eb7",
+    "llm": "#6e42ff",
+    "tool": "#b8366b",
+    "sentence": "#ae96fb",
+    "tts": "#f18202",
+    "send": "#7fb97a",
+    "network": "#157a2c",
+    "realtime": "#a034a3",
+    "unattributed": "#cdd0d8",
 }
-"""Colours of the parts of the heard silence; they can be told apart on a light and on a dark ground."""
+"""Colours of the parts of the heard silence; any two can be told apart, on a light and on a dark ground, and by people
+whose eyes lack one kind of cones."""
 
 ACCENT = "#5c7cfa"
 """The silence as a whole."""

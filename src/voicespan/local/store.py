@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from voicespan import settings
+from voicespan.local import row
+from voicespan.local.decode import ReceivedSpan
 from voicespan.local.reader import Reader, read_spans
 from voicespan.local.retention import Retention, forget
+from voicespan.local.run import keep_run, run_of
 from voicespan.local.schema import StoreError, open_for_writing
 from voicespan.local.span import SCOPE
+from voicespan.local.trace import forget_trace, keep_trace
 from voicespan.local.turn import Turn, summarise
+from voicespan.local.writers import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-    from voicespan.local.decode import ReceivedSpan, Source
+    from voicespan.local.decode import Source
+    from voicespan.local.log import ReceivedLog
+    from voicespan.local.span import Span
 
 _TIDY_EVERY_S = 1.0
 _MAX_ROWS = 256
@@ -32,10 +40,15 @@ _MAX_ROWS = 256
 _INSERT_SPANS = (
     "INSERT OR IGNORE INTO span (trace_id, span_id, name, start_ns, end_ns, source, received_s, body) VALUES "
 )
-_INSERT_TURNS = f"INSERT OR REPLACE INTO turn ({', '.join(Turn._fields)}) VALUES "  # noqa: S608
+_INSERT_TURNS = f"INSERT OR REPLACE INTO turn ({', '.join(row.COLUMNS)}) VALUES "  # noqa: S608
+_INSERT_LOGS = (
+    "INSERT OR IGNORE INTO log"
+    " (trace_id, digest, span_id, time_ns, severity, body, attributes, source, received_s) VALUES "
+)
 
+Role = Literal["user", "agent"]
 _T = TypeVar("_T")
-_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_Received = TypeVar("_Received", ReceivedSpan, "ReceivedLog")
 
 Listener = Callable[[list[Turn]], None]
 
@@ -70,6 +83,7 @@ class Store:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._connection = open_for_writing(self.path)
+        self._writer = Writer(self.path)
         self._tidied = time.monotonic()
         try:
             self.tidy()
@@ -87,10 +101,16 @@ class Store:
 
     def close(self) -> None:
         """Close the database, after the insertion that is under way."""
+        self.reader.close()
         with self._lock:
             self._connection.close()
+            self._writer.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def others(self) -> list[int]:
+        """Return the processes that write to the same file besides this one: viewers that were started twice."""
+        return self._writer.others()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with the turns that change, after they are stored and in the storing thread.
@@ -109,15 +129,44 @@ class Store:
         """
         if not spans:
             return []
-        with self._lock:
-            try:
-                turns = self._add(spans, int(time.time()))
-                self._tidy_when_due()
-            except sqlite3.Error as error:
-                raise StoreError(f"cannot store spans in {self.path}: {error}") from error
+        with self._writing("spans"):
+            turns = self._add_spans(spans, int(time.time()))
         for listener in tuple(self._listeners):
             listener(turns)
         return turns
+
+    def add_logs(self, logs: Sequence[ReceivedLog]) -> None:
+        """Store all of these log records or none. One that is there already is kept: senders may repeat themselves.
+
+        Raises:
+            StoreError: as for `add`.
+
+        """
+        if logs:
+            with self._writing("log records"):
+                self._add_logs(logs, int(time.time()))
+
+    def add_content(
+        self,
+        trace_id: bytes,
+        role: Role,
+        text: str | None = None,
+        audio: bytes | None = None,
+        sample_rate: int | None = None,
+    ) -> None:
+        """Store what was said in a turn, audio as 16-bit mono PCM. It replaces what there is; None leaves it.
+
+        Raises:
+            StoreError: as for `add`.
+
+        """
+        with self._writing("content"):
+            self._connection.execute(
+                "INSERT INTO content (trace_id, role, received_s, sample_rate, text, audio) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (trace_id, role) DO UPDATE SET sample_rate = coalesce(excluded.sample_rate, sample_rate),"
+                " text = coalesce(excluded.text, text), audio = coalesce(excluded.audio, audio)",
+                [trace_id, role, int(time.time()), sample_rate, text, audio],
+            )
 
     def tidy(self) -> int:
         """Forget what the retention does not keep; return how many spans went."""
@@ -127,40 +176,77 @@ class Store:
             except sqlite3.Error as error:
                 raise StoreError(f"cannot tidy {self.path}: {error}") from error
 
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Make the block one transaction, alone in this process and among the processes; tidy after it when due."""
+        connection = self._connection
+        with self._lock:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # SQLite itself rolls back when the disk is full
+                        connection.execute("ROLLBACK")
+                    raise
+                self._tidy_when_due()
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot store {what} in {self.path}: {error}") from error
+
     def _tidy_when_due(self) -> None:
         now = time.monotonic()
         if now - self._tidied > _TIDY_EVERY_S:
             self._tidied = now
-            forget(self._connection, self.retention, int(time.time()))
+            # What was stored is stored. Where there is no room, or another process is at it, the next time will do.
+            with suppress(sqlite3.OperationalError):
+                forget(self._connection, self.retention, int(time.time()))
 
-    def _add(self, spans: Sequence[ReceivedSpan], now_s: int) -> list[Turn]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            traces = _by_trace(spans)
-            known = self._known(traces)
-            sources = {source: self._source(source, now_s) for source in {span.source for span in spans}}
-            rows = [
-                (s.trace_id, s.span_id, s.name, s.start_ns, s.end_ns, sources[s.source], now_s, s.body) for s in spans
-            ]
-            self._insert(_INSERT_SPANS, rows)
-            turns = self._turns(traces, known)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return turns
+    def _add_spans(self, spans: Sequence[ReceivedSpan], now_s: int) -> list[Turn]:
+        traces = _by_trace(spans)
+        known = self._known(traces)
+        senders = self._senders(spans, attrgetter("start_ns"), now_s)
+        rows = [
+            (s.trace_id, s.span_id, s.name, s.start_ns, s.end_ns, senders[s.source].id, now_s, s.body) for s in spans
+        ]
+        self._insert(_INSERT_SPANS, rows)
+        return self._turns(traces, known, senders)
 
-    def _source(self, source: Source, now_s: int) -> int:
+    def _add_logs(self, logs: Sequence[ReceivedLog], now_s: int) -> None:
+        senders = self._senders(logs, attrgetter("time_ns"), now_s)
+        rows = []
+        for log in logs:
+            sender, attributes = senders[log.source].id, row.to_json(log.attributes)
+            said = row.to_json([sender, log.time_ns, log.severity, log.body, attributes])
+            digest = hashlib.sha256((log.span_id or b"") + said.encode("utf-8", "surrogatepass")).digest()[:16]
+            rows.append(
+                (log.trace_id, digest, log.span_id, log.time_ns, log.severity, log.body, attributes, sender, now_s)
+            )
+        self._insert(_INSERT_LOGS, rows)
+
+    def _senders(
+        self, items: Sequence[_Received], started_ns: Callable[[_Received], int], now_s: int
+    ) -> dict[Source, _Sender]:
+        """Return who sent these, as the database knows them; who is new comes in."""
+        senders = {}
+        for source in dict.fromkeys(item.source for item in items):
+            identity, run = self._source(source, now_s)
+            if run is None:
+                first_ns = min(started_ns(item) for item in items if item.source == source)
+                run = keep_run(self._connection, run_of(source.service, source.resource), first_ns)
+                self._connection.execute("UPDATE source SET run = ? WHERE id = ?", [run, identity])
+            senders[source] = _Sender(identity, run)
+        return senders
+
+    def _source(self, source: Source, now_s: int) -> tuple[int, int | None]:
         length = len(source.resource).to_bytes(8)
         digest = hashlib.sha256(length + source.resource + source.instrumentation).digest()[:16]
-        row = self._connection.execute(
+        ((identity, run),) = self._connection.execute(
             "INSERT INTO source (digest, service, scope, resource, instrumentation, used_s) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (digest) DO UPDATE SET used_s = max(used_s, excluded.used_s) RETURNING id",
+            " ON CONFLICT (digest) DO UPDATE SET used_s = max(used_s, excluded.used_s) RETURNING id, run",
             [digest, source.service, source.scope, source.resource, source.instrumentation, now_s],
         ).fetchall()
-        return int(row[0][0])
+        return identity, run
 
     def _known(self, traces: Iterable[bytes]) -> set[bytes]:
         """Return which of these traces have spans already."""
@@ -171,20 +257,40 @@ class Store:
             found.update(trace_id for (trace_id,) in self._connection.execute(statement, rows).fetchall())
         return found
 
-    def _turns(self, traces: dict[bytes, dict[bytes, ReceivedSpan]], known: set[bytes]) -> list[Turn]:
+    def _turns(
+        self, traces: dict[bytes, dict[bytes, ReceivedSpan]], known: set[bytes], senders: Mapping[Source, _Sender]
+    ) -> list[Turn]:
         turns: list[Turn] = []
         for trace_id, spans in traces.items():
-            new = spans.values()
-            if not any(span.scope == SCOPE or span.parent_id is None for span in new):
-                continue  # a span of another instrumentation below the root changes nothing in the row
-            seen = read_spans(self._connection, trace_id) if trace_id in known else list(new)
-            turn = summarise(trace_id.hex(), seen)
+            if not any(span.scope == SCOPE or span.parent_id is None for span in spans.values()):
+                keep_trace(self._connection, trace_id, spans.values())  # such spans change nothing in the row of a turn
+                continue
+            if trace_id in known:
+                seen: Iterable[Span | ReceivedSpan] = read_spans(self._connection, trace_id)
+                turn = summarise(trace_id.hex(), seen, self._run_of_stored)
+            else:
+                seen = spans.values()
+                turn = summarise(trace_id.hex(), seen, lambda span: senders[span.source].run)
             if turn is not None:
                 turns.append(turn)
-            elif trace_id in known:
-                self._connection.execute("DELETE FROM turn WHERE trace_id = ?", [trace_id])
-        self._insert(_INSERT_TURNS, [_row(turn) for turn in turns])
+                if trace_id in known:
+                    forget_trace(self._connection, trace_id)
+            else:
+                if trace_id in known:
+                    self._connection.execute("DELETE FROM turn WHERE trace_id = ?", [trace_id])
+                keep_trace(self._connection, trace_id, seen)
+        self._put(turns)
         return turns
+
+    def _run_of_stored(self, span: Span) -> int:
+        ((run,),) = self._connection.execute(
+            "SELECT run FROM span JOIN source ON source.id = span.source WHERE trace_id = ? AND span_id = ?",
+            [bytes.fromhex(span.trace_id), bytes.fromhex(span.span_id)],
+        ).fetchall()
+        return int(run)
+
+    def _put(self, turns: Iterable[Turn]) -> None:
+        self._insert(_INSERT_TURNS, [row.to_row(turn) for turn in turns])
 
     def _insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Insert rows with few statements.
@@ -195,6 +301,13 @@ class Store:
         for some in _powers_of_two(rows):
             marks = ",".join(["(" + ",".join("?" * len(some[0])) + ")"] * len(some))
             self._connection.execute(statement + marks, [value for row in some for value in row])
+
+
+class _Sender(NamedTuple):
+    """A source in the database, and the run that it belongs to."""
+
+    id: int
+    run: int
 
 
 def _by_trace(spans: Sequence[ReceivedSpan]) -> dict[bytes, dict[bytes, ReceivedSpan]]:
@@ -214,12 +327,3 @@ def _powers_of_two(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
         size = min(_MAX_ROWS, 1 << (len(rows) - start).bit_length() - 1)
         yield rows[start : start + size]
         start += size
-
-
-def _row(turn: Turn) -> tuple[object, ...]:
-    return (
-        bytes.fromhex(turn.trace_id),
-        *turn[1:-2],
-        _json(turn.shares),
-        _json(turn.attributes),
-    )

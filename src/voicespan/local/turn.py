@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from voicespan import names as n
+from voicespan.local.blame import blame
 from voicespan.local.span import SCOPE, Attributes, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 NS_PER_S = 1_000_000_000
+_MAX_S = 1 << 33
 
 
 class SpanLike(Protocol):
@@ -54,6 +57,8 @@ class Turn(NamedTuple):
 
     trace_id: str
     service: str
+    run: int | None
+    """The run of the service, which the store knows; None for a turn that is not stored."""
     session_id: str | None
     turn_index: int | None
     start_ns: int
@@ -66,7 +71,14 @@ class Turn(NamedTuple):
     trigger: str | None
     input: str | None
     error: str | None
+    failed: str | None
+    """The stage that failed and its model, tool or voice (`llm gpt-x`): of an error its cause, else the first that
+    another attempt made good."""
+    failure: str | None
+    """The `error.type` of that stage."""
     bottleneck: str | None
+    culprit: str | None
+    """The model, tool or voice that most of the bottleneck belongs to; `and 1 more` where it took several."""
     response_ns: int | None
     """The silence that the user heard; of an unanswered turn, how long they waited."""
     unanswered: bool
@@ -77,6 +89,8 @@ class Turn(NamedTuple):
     llm_ttft_ns: int | None
     sentence_ns: int | None
     tool_ns: int | None
+    tool: str | None
+    """The name of the tool that took longest."""
     tts_first_audio_ns: int | None
     realtime_first_audio_ns: int | None
     playback_start_ns: int | None
@@ -114,26 +128,33 @@ _LISTENS = (n.SPAN_ASR, n.SPAN_TTS)
 _PLAYS = (n.SPAN_PLAYBACK,)
 
 
-def summarise(trace_id: str, spans: Iterable[SpanLike]) -> Turn | None:
+def summarise(
+    trace_id: str, spans: Iterable[SpanLike], run_of: Callable[[Any], int | None] = lambda _: None
+) -> Turn | None:
     """Return the turn that the spans of one trace make; None when they are no turn.
 
-    Without a root span the trace is a turn that is not complete, if voicespan made any of it.
+    Without a root span the trace is a turn that is not complete, if voicespan made any of it. Service and run, which
+    `run_of` knows, are those of the root, else of the first span that voicespan made.
     """
     spans = list(spans)
     tree = _Tree(spans)
     root = tree.first(n.SPAN_TURN)
     if root is None and (not tree.by_name or any(span.parent_id is None for span in spans)):
         return None
+    teller = root or min(chain(*tree.by_name.values()), key=lambda span: (span.start_ns, -span.end_ns))
     own = root.attributes if root is not None else {}
     response = tree.first(n.SPAN_RESPONSE) or tree.first(n.SPAN_UNANSWERED)
     silence = response.attributes if response is not None else {}
+    bottleneck = _text(own.get(n.VOICE_TURN_BOTTLENECK) or silence.get(n.VOICE_TURN_BOTTLENECK))
+    blamed = blame(tree.by_name, bottleneck, _text(own.get(n.ERROR_TYPE)), silence)
     # The response has copies of what its stages say; only without one is it worth asking them.
     thinks, speaks, plays = (_THINKS, _SPEAKS, _PLAYS) if response is None else ((), (), ())
     start_ns = root.start_ns if root is not None else min(span.start_ns for span in spans)
     end_ns = root.end_ns if root is not None else max(span.end_ns for span in spans)
     return Turn(
         trace_id=trace_id,
-        service=root.service if root is not None else spans[0].service,
+        service=teller.service,
+        run=run_of(teller),
         session_id=_text(own.get(n.SESSION_ID)),
         turn_index=_whole(own.get(n.VOICE_TURN_INDEX)),
         start_ns=start_ns,
@@ -145,12 +166,16 @@ def summarise(trace_id: str, spans: Iterable[SpanLike]) -> Turn | None:
         trigger=_text(own.get(n.VOICE_TURN_TRIGGER)),
         input=_text(own.get(n.VOICE_TURN_INPUT)),
         error=_text(own.get(n.ERROR_TYPE)) or (root.error if root is not None else None),
-        bottleneck=_text(own.get(n.VOICE_TURN_BOTTLENECK) or silence.get(n.VOICE_TURN_BOTTLENECK)),
+        failed=blamed.failed,
+        failure=blamed.failure,
+        bottleneck=bottleneck,
+        culprit=blamed.culprit,
         response_ns=_length(response),
         unanswered=response is not None and response.name == n.SPAN_UNANSWERED,
         response_from=_text(silence.get(n.VOICE_RESPONSE_FROM)),
         answer_ns=_length(tree.first(n.SPAN_ANSWER)),
         **{column: tree.latency(name) for column, name in _LATENCIES.items()},
+        tool=blamed.tool,
         first_audio_ns=_ns(own.get(n.VOICE_SESSION_FIRST_AUDIO)),
         silenced_ns=_silenced(tree),
         model=_text(tree.said(n.GEN_AI_REQUEST_MODEL, silence, thinks)),
@@ -221,7 +246,10 @@ def _length(span: SpanLike | None) -> int | None:
 
 
 def _ns(seconds: Value) -> int | None:
-    return None if isinstance(seconds, bool) or not isinstance(seconds, int | float) else round(seconds * NS_PER_S)
+    """Return a length in nanoseconds; None for what is none, or too long for the store."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _MAX_S:
+        return None
+    return round(seconds * NS_PER_S)
 
 
 def _whole(value: Value) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from voicespan.local.reader import TurnQuery
+from voicespan.local.query import TurnQuery
 from voicespan.local.span import SCOPE
 from voicespan.local.stages import MILESTONES, stage_of
 from voicespan.local.turn import NS_PER_S
@@ -13,11 +13,12 @@ from voicespan.local.words import cause
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from voicespan.local.log import Log
     from voicespan.local.span import Event, Link, Span
     from voicespan.local.turn import Turn
 
 _TEXTS = ("session", "outcome", "service", "model", "voice", "worker", "search", "stage", "sort")
-_PARAMETERS = frozenset({*_TEXTS, "slower_than_ms", "over_ms", "since_s", "until_s", "order", "limit"})
+_PARAMETERS = frozenset({*_TEXTS, "slower_than_ms", "over_ms", "since_s", "until_s", "run", "order", "limit"})
 _ORDERS = ("desc", "asc")
 _NS_PER_MS = 1_000_000
 
@@ -38,7 +39,7 @@ def query(parameters: Mapping[str, str]) -> TurnQuery:
     values["ascending"] = parameters.get("order") == "asc"
     numbers = {"slower_than_ms": ("slower_than_ns", _NS_PER_MS), "over_ms": ("over_ns", _NS_PER_MS)}
     numbers |= {"since_s": ("since_ns", NS_PER_S)}
-    numbers |= {"until_s": ("until_ns", NS_PER_S), "limit": ("limit", 1)}
+    numbers |= {"until_s": ("until_ns", NS_PER_S), "limit": ("limit", 1), "run": ("run", 1)}
     for key, (name, factor) in numbers.items():
         if parameters.get(key):
             values[name] = _scaled(key, parameters[key], factor)
@@ -56,6 +57,22 @@ def turn(row: Turn) -> dict[str, Any]:
 def trace(trace_id: str, row: Turn | None, spans: Sequence[Span]) -> dict[str, Any]:
     """Return a trace for JSON: its turn, or null when it is none, and its spans in order of start."""
     return {"trace_id": trace_id, "turn": turn(row) if row else None, "spans": [_span(span) for span in spans]}
+
+
+def logs(found: Sequence[Log]) -> list[dict[str, Any]]:
+    """Return log records for JSON."""
+    return [
+        {
+            "time_s": log.time_ns / NS_PER_S,
+            "severity": log.severity,
+            "level": log.level,
+            "body": log.body,
+            "attributes": dict(log.attributes),
+            "span_id": log.span_id,
+            "service": log.service,
+        }
+        for log in found
+    ]
 
 
 def _span(span: Span) -> dict[str, Any]:

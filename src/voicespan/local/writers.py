@@ -1,0 +1,62 @@
+"""Who writes to a database: each process that does holds a lock beside the file, which ends with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Writer:
+    """This process as one that writes to the database; `close` when it does no more."""
+
+    def __init__(self, database: Path) -> None:
+        self._folder = database.parent
+        self._prefix = f"{database.name}-writer."
+        name = f"{self._prefix}{os.getpid()}.{secrets.token_hex(4)}"
+        self._path = self._folder / name
+        self._lock: int | None = None
+        # It is locked before it has its name: a file of that name without a lock was left behind.
+        unnamed = self._folder / f".{name}"
+        with suppress(OSError):  # where there is no room for it, others do not learn of this one
+            self._lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            unnamed.rename(self._path)
+
+    def others(self) -> list[int]:
+        """Return the processes that write to the database besides this one."""
+        found = []
+        for path in sorted(self._folder.glob(f"{self._prefix}*")):
+            process = path.name.removeprefix(self._prefix).partition(".")[0]
+            if path != self._path and process.isdecimal() and _is_locked(path):
+                found.append(int(process))
+        return found
+
+    def close(self) -> None:
+        """Take the lock away."""
+        if self._lock is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _is_locked(path: Path) -> bool:
+    """Say whether the process that made this still lives; if it does not, take away what it left."""
+    try:
+        lock = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        path.unlink(missing_ok=True)
+        return False
+    finally:
+        os.close(lock)

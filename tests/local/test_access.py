@@ -1,0 +1,204 @@
+"""Who may ask the receiver."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+import httpx
+import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from voicespan.local.access import checked_token, new_token, sender_headers
+from voicespan.local.server import Receiver
+from voicespan.sdk.endpoint import is_loopback
+
+from .otlp import request, turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "a~token.of-the_tests+/"
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+BODY = request(*turn().spans).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Receiver]:
+    """A receiver that asks everyone for its token."""
+    with Receiver(port=0, token=TOKEN) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Receiver]:
+    """A receiver that only this machine can reach."""
+    with Receiver(port=0) as started:
+        yield started
+
+
+@pytest.fixture
+def client(guarded: Receiver) -> Iterator[httpx.Client]:
+    """A browser without cookies."""
+    with httpx.Client(base_url=guarded.endpoint) as made:
+        yield made
+
+
+PATHS = ["/", "/main.js", "/health", "/api/turns", "/api/status", "/api/events", "/nothing"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_answered_without_the_token(client: httpx.Client, path: str) -> None:
+    """The page, its files and its data are refused alike, whether or not they exist."""
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert "token" in answer.text
+    assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer wrong-token-of-the-tests"},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer \xe4\xe4"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": TOKEN},
+        {"Cookie": "voicespan_1=x; ;;="},
+    ],
+)
+def test_wrong_tokens_are_refused(guarded: Receiver, headers: dict[str, str]) -> None:
+    """What is not exactly the token is refused, whatever its letters."""
+    before = guarded.store.reader.count()
+    raw = [(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
+    of_otlp = [(key.encode(), value.encode()) for key, value in PROTOBUF.items()]
+    with httpx.Client() as client:
+        assert client.get(f"{guarded.endpoint}/health", headers=raw).status_code == 401
+        assert client.post(f"{guarded.endpoint}/v1/traces", content=BODY, headers=raw + of_otlp).status_code == 401
+    assert guarded.store.reader.count() == before
+
+
+def test_bearer_token_is_enough(client: httpx.Client) -> None:
+    """Programs send the token with each request, and it sets no cookie."""
+    for scheme in ("Bearer", "bearer"):
+        answer = client.get("/api/turns", headers={"Authorization": f"{scheme} {TOKEN}"})
+        assert answer.status_code == 200
+        assert "set-cookie" not in answer.headers
+
+
+def test_browser_changes_the_address_for_a_cookie(guarded: Receiver, client: httpx.Client) -> None:
+    """The printed address leads to one without the token; the cookie opens the rest, and no script can read it."""
+    assert guarded.page.startswith(f"{guarded.endpoint}/?token=")
+    first = client.get(guarded.page)
+    assert (first.status_code, first.headers["location"]) == (303, "/")
+    cookie = first.headers["set-cookie"]
+    assert cookie.startswith(f"voicespan_{guarded.port}=")
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert (first.headers["cache-control"], first.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    assert client.get("/").status_code == 200
+    assert client.get("/api/turns").status_code == 200
+
+
+def test_the_rest_of_the_address_stays(client: httpx.Client) -> None:
+    """The state of the page in its address survives; a wrong token leads nowhere."""
+    answer = client.get("/", params={"sort": "llm", "token": TOKEN, "search": "a b&c"})
+    assert answer.headers["location"] == "/?sort=llm&search=a+b%26c"
+
+
+def test_wrong_token_in_the_address_is_refused(client: httpx.Client) -> None:
+    """An address with another token sets no cookie."""
+    answer = client.get("/", params={"token": TOKEN + "x"})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    assert client.post("/v1/traces", params={"token": TOKEN}, content=BODY, headers=PROTOBUF).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["//evil.test/", "/\\evil.test", "//evil.test/%2e%2e"])
+def test_the_address_leads_nowhere_else(guarded: Receiver, path: str) -> None:
+    """However the path is written, the answer leads to this server."""
+    with socket.create_connection(("127.0.0.1", guarded.port)) as connection:
+        connection.sendall(f"GET {path}?token={quote(TOKEN, safe='')} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = connection.recv(4096).decode()
+    assert head.startswith("HTTP/1.1 303")
+    location = re.search(r"(?im)^location: (.*)\r$", head)
+    assert location
+    assert re.match(r"/(?![/\\])", location[1])
+
+
+def test_exporter_sends_with_the_printed_headers(guarded: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that is printed for services lets the SDK's exporter in."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", sender_headers(TOKEN))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{guarded.endpoint}/v1/traces")))
+    span = provider.get_tracer("voicespan").start_span("voice.turn")
+    span.end()
+    provider.shutdown()
+    assert guarded.store.reader.turn(f"{span.get_span_context().trace_id:032x}") is not None
+    assert unquote(sender_headers(TOKEN)) == f"authorization=Bearer {TOKEN}"
+
+
+def test_a_token_is_made_where_others_can_reach() -> None:
+    """A receiver that listens beyond this machine has a token, a new one each time; on this machine it needs none."""
+    beyond = [Receiver(host=host).token for host in ("0.0.0.0", "::", "192.0.2.1", "bot.example", "0.0.0.0")]
+    assert len(set(beyond)) == len(beyond)
+    assert all(token is not None and checked_token(token) for token in beyond)
+    assert [Receiver(host=host).token for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [None] * 4
+    assert Receiver(host="0.0.0.0", token=TOKEN).token == TOKEN
+
+
+def test_other_names_are_answered_with_the_token() -> None:
+    """Beyond this machine there is no telling under which name it is known: the token decides."""
+    with Receiver(host="0.0.0.0", port=0) as receiver:
+        address = f"http://127.0.0.1:{receiver.port}/health"
+        assert receiver.endpoint == f"http://127.0.0.1:{receiver.port}"
+        headers = {"Host": "bot.example:4318"}
+        assert httpx.get(address, headers=headers).status_code == 401
+        assert httpx.get(address, headers=headers | {"Authorization": f"Bearer {receiver.token}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "x" * 15, "x" * 257, "with a blank in it", "semicolon;semicolon", "ä" * 20]
+)
+def test_impossible_tokens_are_refused(token: str) -> None:
+    """A token that is easily guessed, or that no header carries, is none."""
+    with pytest.raises(ValueError, match="16 to 256"):
+        checked_token(token)
+
+
+def test_loopback_addresses_are_known() -> None:
+    """Names are not asked of a name server: what is not evidently this machine is not."""
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "", "localhost.example"))
+    assert new_token() != new_token()
+
+
+# Pages of other origins
+
+
+def change(receiver: Receiver, **headers: str) -> int:
+    """The status of a request that would change something."""
+    answer = httpx.post(f"{receiver.endpoint}/api/import", content=b"{}", headers=headers)
+    return answer.status_code
+
+
+def test_pages_of_other_origins_change_nothing(plain: Receiver) -> None:
+    """What changes something is asked in JSON, which a page of another origin may not send, and of one's own origin."""
+    own = plain.endpoint
+    here = f"http://localhost:{plain.port}"
+    assert change(plain, **{"Content-Type": "application/json"}) == 200
+    assert change(plain, **{"Content-Type": "application/json; charset=utf-8", "Origin": own}) == 200
+    assert change(plain, **{"Content-Type": "application/json", "Origin": here, "Host": here[7:]}) == 200
+    for origin in ("https://evil.test", "null", "http://localhost:1", f"{own}.evil.test", own.replace("http", "ftp")):
+        assert change(plain, **{"Content-Type": "application/json", "Origin": origin}) == 403
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
+        assert change(plain, **{"Content-Type": media_type}) == 415
+
+
+def test_senders_of_telemetry_have_no_origin(plain: Receiver) -> None:
+    """The rule is for the page's own requests: telemetry in protobuf is taken as before."""
+    assert httpx.post(f"{plain.endpoint}/v1/traces", content=BODY, headers=PROTOBUF).status_code == 200

@@ -1,0 +1,499 @@
+"""The other views of the page in Chromium: the turn, sessions, runs, turns in progress, other traces, files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from voicespan.local.form import PROTOBUF
+from voicespan.local.log import decode_logs
+from voicespan.local.server import Receiver
+from voicespan.local.words import cause
+
+from .otlp import MS, Trace, log, log_request, metrics_request, pairs
+from .pages import add, demo, expect_count, fill, needs_chromium, opened, recent, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+pytestmark = needs_chromium
+
+_WRITER = """
+import sys
+from pathlib import Path
+from voicespan.local.store import Store
+with Store(Path(sys.argv[1])):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def interrupting(old: Trace, new: Trace) -> None:
+    """Say that one turn interrupted another."""
+    link = new.spans[0][2].links.add(trace_id=old.trace_id, span_id=old.spans[0][2].span_id)
+    link.attributes.extend(pairs({"voice.link.type": "interrupted"}))
+
+
+def box(page: Page, selector: str) -> tuple[float, float]:
+    """Left and right edge of an element."""
+    found = None
+    for _ in range(20):  # it may just be drawn anew
+        found = page.locator(selector).bounding_box()
+        if found is not None:
+            break
+        page.wait_for_timeout(100)
+    assert found is not None
+    return found["x"], found["x"] + found["width"]
+
+
+# The turn
+
+
+def test_log_lines_stand_beside_the_spans(browser: Browser, receiver: Receiver) -> None:
+    """The turn's log lines come in order with the span that wrote them; an error stands out, attributes unfold."""
+    trace = recent(1)
+    add(receiver, trace)
+    span = trace.spans[5][2]
+    lines = []
+    for after_ms, text, severity, attributes in (
+        (2100, "asking the model", 9, {}),
+        (2400, "connection refused", 17, {"exception.type": "OSError"}),
+    ):
+        line = log(trace, text, attributes, severity_number=severity, span_id=span.span_id)
+        line.time_unix_nano = trace.onset_ns + after_ms * MS
+        lines.append(line)
+    receiver.store.add_logs(decode_logs(PROTOBUF, log_request(*lines).SerializeToString()).logs)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        shown = page.locator("#turn .log li")
+        assert "asking the model" in shown.nth(0).inner_text()
+        assert "+2.10 s" in shown.nth(0).inner_text()
+        assert span.name in shown.nth(0).inner_text()
+        assert shown.nth(1).get_attribute("class") == "error"
+        assert "1 error" in page.locator("#turn .log > summary").inner_text()
+        assert not page.get_by_text("OSError").is_visible()
+        shown.nth(1).locator("summary").click()
+        assert page.get_by_text("OSError").is_visible()
+        page.locator("#turn .log > summary").click()
+        assert not shown.nth(0).is_visible()
+        # A turn that comes meanwhile does not fold it up again.
+        add(receiver, recent(2))
+        expect_count(page, "#list tbody tr", 2)
+        assert not shown.nth(0).is_visible()
+
+
+def test_turn_leads_to_the_one_that_interrupted_it(browser: Browser, receiver: Receiver) -> None:
+    """Both turns of an interruption lead to each other, and a turn to its session."""
+    old, new = recent(1, outcome="interrupted"), recent(2, ago_s=605)
+    interrupting(old, new)
+    add(receiver, old, new)
+    with opened(browser, receiver, f"/?turn={old.hex}") as page:
+        page.get_by_role("link", name="the turn that interrupted it").click()
+        page.wait_for_selector(f"#turn .foot code:text-is('{new.hex}')")
+        page.get_by_role("link", name="the turn that it interrupted").click()
+        page.wait_for_selector(f"#turn .foot code:text-is('{old.hex}')")
+        page.get_by_role("link", name="its session").click()
+        page.wait_for_selector("#conversation .spoken li.on")
+        assert "view=sessions" in page.url
+        assert "call=call-1" in page.url
+        assert f"turn={old.hex}" in page.url
+
+
+def test_turn_opens_elsewhere(browser: Browser) -> None:
+    """With an address given, the turn links to its trace in another backend, without a referrer."""
+    with Receiver(port=0, trace_link="https://grafana.example/explore/{trace_id}?x=1") as receiver:
+        trace = recent(1)
+        add(receiver, trace)
+        with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+            link = page.get_by_role("link", name="open in grafana.example")
+            assert link.get_attribute("href") == f"https://grafana.example/explore/{trace.hex}?x=1"
+            assert link.get_attribute("rel") == "noopener noreferrer"
+
+
+def tone(seconds: float, rate: int = 8000) -> bytes:
+    """A tone as 16-bit samples."""
+    return b"".join(struct.pack("<h", round(9000 * math.sin(at / 4))) for at in range(round(seconds * rate)))
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A receiver that keeps what is said."""
+    with Receiver(port=0, content=True) as started:
+        yield started
+
+
+def say(receiver: Receiver, trace: Trace, role: str, text: str, seconds: float) -> None:
+    """Hand over what one side said, as a service does."""
+    told = {
+        "trace_id": trace.hex,
+        "role": role,
+        "text": text,
+        "audio": base64.b64encode(tone(seconds)).decode(),
+        "sample_rate": 8000,
+    }
+    assert httpx.post(f"{receiver.endpoint}/api/content", json=told).status_code == 200
+
+
+def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver) -> None:
+    """Transcript and audio of both sides stand in the turn and in the session; an audio plays on when a turn comes."""
+    trace = recent(1)
+    add(keeping, trace)
+    say(keeping, trace, "user", "Will it rain <b>tomorrow</b>?", 1.5)
+    say(keeping, trace, "agent", "Yes, from nine on.", 4.0)
+    with opened(browser, keeping, f"/?turn={trace.hex}") as page:
+        assert "Will it rain <b>tomorrow</b>?" in page.locator("#turn .said-by.user").inner_text()
+        page.goto(f"{keeping.endpoint}/?view=sessions&call=call-1")
+        page.wait_for_selector("body.loaded")
+        assert "Yes, from nine on." in page.locator(".spoken .said-by.agent").inner_text()
+        audio = page.locator(".spoken .agent audio")
+        audio.evaluate("async (audio) => { audio.muted = true; await audio.play(); }")
+        assert audio.evaluate("(audio) => audio.duration") == pytest.approx(4.0, abs=0.05)
+        add(keeping, recent(2))
+        expect_count(page, ".spoken li", 2)
+        assert audio.evaluate("(audio) => !audio.paused && audio.currentTime > 0")
+
+
+def test_without_content_it_says_how_to_keep_it(browser: Browser, receiver: Receiver) -> None:
+    """Where nothing that is said is kept, turn and session say how to switch it on, with a command to copy."""
+    trace = recent(1)
+    add(receiver, trace)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        assert "voicespan run --ui --content" in page.locator("#turn .content").inner_text()
+        page.goto(f"{receiver.endpoint}/?view=sessions&call=call-1")
+        page.wait_for_selector("#conversation .content code:has-text('--content')")
+
+
+# Sessions
+
+
+def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
+    """Lanes put who is heard when on one axis; a silence stands between user and agent; a click opens the turn."""
+    first, second, third = recent(1, 0.5), recent(2, 1.5, outcome="interrupted"), recent(3, 0.7, ago_s=604)
+    interrupting(second, third)
+    add(receiver, first, second, third)
+    add(receiver, recent(9, session="call-2"))
+    with opened(browser, receiver, "/?view=sessions") as page:
+        assert page.locator("#sessions tbody tr").count() == 2
+        page.locator("#sessions tr[data-call='call-1']").click()
+        page.wait_for_selector("#conversation .lanes")
+        assert "call=call-1" in page.url
+        assert page.locator(".quiet-time").count() == 3
+        assert page.locator(".spoken li .sentence").count() == 3
+        slow = page.locator(".quiet-time").nth(1)
+        assert "on-llm" in (slow.get_attribute("class") or "")
+        assert "1.50 s of silence, mostly llm" in (slow.get_attribute("title") or "")
+        before, after = box(page, ".talk.user .voice >> nth=1")[1], box(page, ".talk.agent .voice >> nth=1")[0]
+        left, right = box(page, ".quiet-time >> nth=1")
+        assert left == pytest.approx(before, abs=2)
+        assert right == pytest.approx(after, abs=2)
+        assert page.get_by_role("link", name="interrupts turn 2").is_visible()
+        wide = box(page, ".lanes")
+        page.get_by_role("button", name="Show it larger").click()
+        until(lambda: box(page, ".lanes")[1] - box(page, ".lanes")[0] > 1.8 * (wide[1] - wide[0]))
+        assert "zoom=2" in page.url
+        page.locator(".spoken li").nth(1).click()
+        page.wait_for_selector("#turn .why")
+        assert f"turn={second.hex}" in page.url
+        assert page.locator(".turn-area.on").get_attribute("data-turn") == second.hex
+        page.keyboard.press("j")
+        page.wait_for_selector(f"#turn .foot code:text-is('{third.hex}')")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#turn", state="hidden")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#sessions tbody tr")
+
+
+def test_session_grows_while_it_is_looked_at(browser: Browser, receiver: Receiver) -> None:
+    """A turn that ends appears in its conversation without a reload."""
+    add(receiver, recent(1))
+    with opened(browser, receiver, "/?view=sessions&call=call-1") as page:
+        add(receiver, recent(2))
+        expect_count(page, ".spoken li", 2)
+        expect_count(page, ".turn-area", 2)
+
+
+def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
+    """The demo's call in the page: each turn with the sentence of the terminal, in the colour of its bottleneck."""
+    turns = demo(receiver)
+    with opened(browser, receiver, f"/?view=sessions&call={turns[0].session_id}") as page:
+        assert page.locator(".spoken .sentence").all_inner_texts() == [cause(turn) for turn in turns]
+        waits = [turn for turn in turns if turn.response_ns]
+        colours = [each.get_attribute("class") or "" for each in page.locator(".quiet-time").all()]
+        expected = ["bad" if turn.unanswered else turn.bottleneck for turn in waits]
+        assert [colour.removeprefix("quiet-time on-") for colour in colours] == expected
+        assert page.locator(".overlap").count() == 1
+        assert page.locator(".talk.agent .gap").count() >= 1
+        for turn in turns:
+            page.locator(f".turn-area[data-turn='{turn.trace_id}']").click()
+            page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
+            assert page.locator("#turn .why").inner_text() == cause(turn)
+            shown = page.locator("#turn .strip div").count()
+            assert shown == (sum(share > 0 for share in turn.shares.values()) if turn.response_ns else 0)
+            if turn.response_ns:
+                page.wait_for_selector("#turn .compare td:last-child:text-matches('ms|s')")
+
+
+# Runs
+
+
+def two_runs(receiver: Receiver, longer_s: float) -> None:
+    """Two runs of forty turns each; in the later one the model takes longer."""
+    for run, ago_s, silence_s in (("before", 9000.0, 0.5), ("after", 1200.0, 0.5 + longer_s)):
+        for index in range(40):
+            add(receiver, recent(index, silence_s + index % 7 / 50, session=f"{run}-1", ago_s=ago_s), run=run)
+
+
+def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
+    """A slower run is called so in one sentence that names the stage; its line lies off the zero line, others on it."""
+    two_runs(receiver, 0.4)
+    with opened(browser, receiver, "/?view=runs") as page:
+        assert page.locator("#runs tbody tr").count() == 2
+        sentence = page.locator("#compare .why").inner_text()
+        assert "Users wait 400 ms longer" in sentence
+        assert "llm (+400 ms" in sentence
+        row = page.locator("#compare tr", has=page.get_by_role("rowheader", name="llm", exact=True))
+        assert row.locator(".whisker.worse").count() == 1
+        low, zero = row.locator(".whisker i").bounding_box(), row.locator(".whisker").bounding_box()
+        assert low is not None
+        assert zero is not None
+        assert low["x"] > zero["x"] + zero["width"] / 2
+        assert "95 % interval" in (row.locator(".whisker").get_attribute("aria-label") or "")
+        still = page.locator("#compare tr", has=page.get_by_role("rowheader", name="endpoint", exact=True)).first
+        assert "no clear change" in still.inner_text()
+        page.get_by_role("button", name="slow ones (p95)").click()
+        until(lambda: "rank=p95" in page.url)
+        # The other way round
+        page.get_by_role("radio", name="before is now").check()
+        page.get_by_role("radio", name="after is before").check()
+        page.wait_for_selector("#compare .why:has-text('400 ms shorter')")
+        page.get_by_role("link", name="see the turns").click()
+        expect_count(page, "#list tbody tr", 40)
+        assert "against=run" in page.url
+
+
+def test_noise_is_no_news(browser: Browser, receiver: Receiver) -> None:
+    """Two runs that do not differ are said to show no clear change, everywhere."""
+    two_runs(receiver, 0.0)
+    with opened(browser, receiver, "/?view=runs") as page:
+        assert "No clear change" in page.locator("#compare .why").inner_text()
+        assert page.locator("#compare .whisker.worse, #compare .whisker.better").count() == 0
+
+
+def test_figures_say_what_changed(browser: Browser, receiver: Receiver) -> None:
+    """Compared with a run, key figures and stages show the change where it is clear, and else that there is none."""
+    two_runs(receiver, 0.4)
+    with opened(browser, receiver) as page:
+        page.locator("#filter-run").select_option(label="after")
+        page.locator("#filter-against").select_option(label="before")
+        page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
+        assert "no clear change" in page.locator("#figures a[data-key=error]").inner_text()
+        silence = page.locator("#silence tbody tr", has_text="llm")
+        assert "+400 ms" in silence.inner_text()
+        assert silence.locator(".whisker.worse").count() == 1
+        page.reload()
+        page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
+        page.locator("#filter-against").select_option("")
+        expect_count(page, "#figures .change", 0)
+
+
+def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: Receiver) -> None:
+    """With a time chosen, the time before it, as long, can be compared; without one the choice is not offered."""
+    for index in range(20):
+        add(
+            receiver,
+            recent(0, 0.5 + index % 5 / 50, ago_s=1700 - index * 10),
+            recent(0, 0.9 + index % 5 / 50, ago_s=700 - index * 10),
+        )
+    with opened(browser, receiver) as page:
+        assert page.locator("#filter-against option[value=before]").is_disabled()
+        page.locator("#filter-last").select_option("15")
+        page.locator("#filter-against").select_option("before")
+        page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
+        assert "against=before" in page.url
+
+
+# In progress
+
+
+def tell(receiver: Receiver, *turns: dict[str, Any], instance: str = "one", interval_s: float = 60.0) -> None:
+    """Tell the receiver of open turns, as a service does."""
+    told = {"service": "voice-agent", "instance": instance, "interval_s": interval_s, "turns": list(turns)}
+    assert httpx.post(f"{receiver.endpoint}/api/open", json=told).status_code == 200
+
+
+def hanging(ago_s: float = 8.0) -> dict[str, Any]:
+    """A turn that waits for a model."""
+    start_s = time.time() - ago_s
+    stage = {"component": "llm", "label": "small-chat", "start_s": start_s + 2.4, "first_s": None, "end_s": None}
+    return {
+        "trace_id": "ab" * 16,
+        "session_id": "call-1",
+        "turn_index": 4,
+        "initiator": "user",
+        "input": "speech",
+        "start_s": start_s,
+        "marks": [{"name": "speech_end", "at_s": start_s + 2}, {"name": "committed", "at_s": start_s + 2.3}],
+        "stages": [stage],
+    }
+
+
+def test_turns_in_progress_say_what_they_wait_for(browser: Browser, receiver: Receiver) -> None:
+    """A hanging turn is counted in every view, and shown with what it waits for and how long; then it is gone."""
+    with opened(browser, receiver) as page:
+        assert not page.locator("#open-count").is_visible()
+        tell(receiver, hanging())
+        page.wait_for_selector("#open-count:text-is('1')")
+        page.locator("#views a[data-to=open]").click()
+        page.wait_for_selector("#open .sentence:has-text('first token of small-chat')")
+        first = page.locator("#open .spoken-head .took").inner_text()
+        until(lambda: page.locator("#open .spoken-head .took").inner_text() != first)
+        assert page.locator("#open .progress-row.running .on-llm").count() == 1
+        tell(receiver)
+        expect_count(page, "#open .open-turns li", 0)
+        page.wait_for_selector("#open-count", state="hidden")
+
+
+def test_lost_turns_are_marked(browser: Browser, receiver: Receiver) -> None:
+    """A turn whose process says nothing any more is marked as lost."""
+    with opened(browser, receiver, "/?view=open") as page:
+        tell(receiver, hanging(), interval_s=0.2)
+        page.wait_for_selector("#open li.lost .tag:text-is('lost')")
+        assert "fell silent" in page.locator("#open li.lost .sentence").inner_text()
+
+
+def test_open_turns_are_asked_for_only_while_looked_at(browser: Browser, receiver: Receiver) -> None:
+    """In another view the page asks nobody each second: the receiver says when something changed."""
+    with opened(browser, receiver) as page:
+        page.wait_for_timeout(500)
+        asked: list[str] = []
+        page.on("request", lambda sent: asked.append(sent.url))
+        page.wait_for_timeout(2500)
+        assert asked == []
+        page.keyboard.press("4")
+        page.wait_for_timeout(2500)
+        assert len([url for url in asked if url.endswith("/api/open")]) >= 2
+
+
+def test_incomplete_turns_say_why(browser: Browser, receiver: Receiver) -> None:
+    """A turn without its root span is listed with the reason, and opens to what came of it."""
+    trace = recent(1)
+    del trace.spans[0]
+    add(receiver, trace, recent(2))
+    with opened(browser, receiver, "/?view=open") as page:
+        assert page.locator("#incomplete tbody tr").count() == 1
+        assert "root span has not arrived" in page.locator("#incomplete tbody").inner_text()
+        page.locator("#incomplete tbody tr").click()
+        page.wait_for_selector("#turn .waterfall .row")
+
+
+# Other traces
+
+
+def test_other_traces_have_a_plain_waterfall(browser: Browser, receiver: Receiver) -> None:
+    """A trace that is no turn is listed apart, and opens to its spans."""
+    trace = Trace(onset_ns=time.time_ns() - 10_000 * MS)
+    root = trace.add("GET /rooms", 0, 40, scope="http", service="shop")
+    trace.add("SELECT", 5, 30, root, scope="db", service="shop")
+    add(receiver, trace, recent(1))
+    with opened(browser, receiver, "/?view=traces") as page:
+        assert page.locator("#traces tbody tr").count() == 1
+        page.locator("#traces tbody td").last.click()
+        page.wait_for_selector("#turn .waterfall .row")
+        assert page.locator("#turn .row .name").all_inner_texts() == ["GET /rooms", "SELECT"]
+        assert page.locator("#turn .why").count() == 0
+        page.get_by_role("button", name="SELECT").click()
+        assert "25 ms" in page.locator("#turn .details").inner_text()
+        late = Trace(onset_ns=time.time_ns())
+        late.add("GET /late", 0, 40, scope="http", service="shop")
+        add(receiver, late)
+        page.wait_for_selector("#traces a:text-is('GET /late')")
+
+
+# Files
+
+
+def test_turns_leave_as_a_file_and_come_back(browser: Browser, receiver: Receiver, tmp_path: Path) -> None:
+    """An exported turn is an OTLP JSON file; chosen or dropped on another viewer's page, the turn is there again."""
+    trace, other = recent(1, 1.5), recent(2, session="call-2")
+    add(receiver, trace, other)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        with page.expect_download() as download:
+            page.locator("#turn").get_by_role("link", name="export").click()
+        file = tmp_path / download.value.suggested_filename
+        download.value.save_as(file)
+        assert trace.hex in file.read_text()
+        assert other.hex not in file.read_text()
+        page.keyboard.press("Escape")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="export everything").click()
+        every = tmp_path / "every.json"
+        download.value.save_as(every)
+        assert len(json.loads(every.read_text())["resourceSpans"]) >= 2
+    with Receiver(port=0) as empty, opened(browser, empty) as page:
+        page.locator("#live").click()
+        page.locator("#import-file").set_input_files(file)
+        page.wait_for_selector("#said:has-text('spans')")
+        page.wait_for_selector(f"#list tr[data-turn='{trace.hex}']")
+        drop = page.evaluate_handle(
+            "(text) => { const data = new DataTransfer();"
+            " data.items.add(new File([text], 'every.json', { type: 'application/json' })); return data; }",
+            every.read_text(),
+        )
+        page.dispatch_event("main", "dragover", {"dataTransfer": drop})
+        assert page.locator("body.dropping").count() == 1
+        page.dispatch_event("main", "drop", {"dataTransfer": drop})
+        expect_count(page, "#list tbody tr", 2)
+        assert page.locator("body.dropping").count() == 0
+
+
+def test_a_file_of_something_else_is_refused_in_words(browser: Browser, receiver: Receiver, tmp_path: Path) -> None:
+    """A file that is no OTLP JSON is refused with the reason, and nothing else happens."""
+    (tmp_path / "notes.json").write_text("[1, 2")
+    with opened(browser, receiver, expected=("400",)) as page:
+        page.locator("#import-file").set_input_files(tmp_path / "notes.json")
+        page.wait_for_selector("#said:has-text('notes.json: ')")
+        assert "not" in page.locator("#said").inner_text()
+
+
+def test_foot_says_what_is_kept_and_what_is_not_shown(browser: Browser, receiver: Receiver) -> None:
+    """The foot of the page names the database and how long turns stay, what is not shown, and who else writes."""
+    fill(receiver, 20)
+    sent = {"Content-Type": PROTOBUF}
+    for path, message in (("metrics", metrics_request()), ("logs", log_request(log(None, "no trace")))):
+        body = message.SerializeToString()
+        assert httpx.post(f"{receiver.endpoint}/v1/{path}", content=body, headers=sent).status_code == 200
+    with opened(browser, receiver) as page:
+        facts = {
+            row.locator("dt").inner_text(): row.locator("dd").inner_text()
+            for row in page.locator("footer dl div").all()
+        }
+        assert facts["database"].startswith(str(receiver.store.path))
+        assert "20 turns" in facts["database"]
+        assert facts["kept for"] == "14 days or 1 GiB"
+        assert facts["transcripts and audio"] == "not kept"
+        assert "1 log line without a trace" in facts["received, not shown"]
+        assert "metric" in facts["received, not shown"]
+        assert facts["OTLP/gRPC"]
+        assert "also writes to it" not in facts
+        with subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(receiver.store.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "open\n"
+            page.reload()
+            page.wait_for_selector(f"footer dd:has-text('process {other.pid}')")
+            other.communicate("\n")
