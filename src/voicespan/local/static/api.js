@@ -2,16 +2,19 @@
 
 const asked = new Map();
 
-/** Return the answer, or null when the view has asked something newer meanwhile. Throws with the server's reason. */
+/** The receiver's own reason why not. */
+export class Refused extends Error {}
+
+/** Nobody answers; the live button says so already. */
+export class Unreachable extends Error {}
+
+/** Return the answer, or null when the view has asked something newer meanwhile. Throws Refused or Unreachable. */
 export async function ask(view, path, parameters = {}) {
   asked.get(view)?.abort();
   const controller = new AbortController();
   asked.set(view, controller);
-  const query = new URLSearchParams(parameters).toString();
   try {
-    const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal: controller.signal });
-    const content = await answer.json();
-    if (!answer.ok) throw new Error(content.error ?? `status ${answer.status}`);
+    const content = await answerOf(address(path, parameters), { signal: controller.signal });
     return controller.signal.aborted ? null : content;
   } catch (error) {
     if (error.name === "AbortError") return null;
@@ -19,4 +22,28 @@ export async function ask(view, path, parameters = {}) {
   } finally {
     if (asked.get(view) === controller) asked.delete(view);
   }
+}
+
+/** Hand the receiver a JSON text. */
+export async function send(path, text) {
+  return answerOf(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body: text });
+}
+
+export function address(path, parameters = {}) {
+  const query = new URLSearchParams(parameters).toString();
+  return `/api/${path}${query ? `?${query}` : ""}`;
+}
+
+async function answerOf(place, options) {
+  let answer = null;
+  let content = {};
+  try {
+    answer = await fetch(place, options);
+    content = await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (answer === null || answer.ok) throw new Unreachable("the receiver does not answer");
+  }
+  if (!answer.ok) throw new Refused(content.error ?? content.message ?? `status ${answer.status}`);
+  return content;
 }

@@ -1,10 +1,9 @@
 // No turn yet: what to do, with commands to copy.
-import { $, copy, h } from "./dom.js";
+import { $, command, h } from "./dom.js";
 
 export function drawEmpty(empty) {
   document.body.classList.toggle("is-empty", empty);
   const place = $("empty");
-  place.hidden = !empty;
   if (!empty || place.childElementCount) return;
   place.append(
     h("h2", {}, "No turn yet"),
@@ -14,10 +13,7 @@ export function drawEmpty(empty) {
     way("Next time, both at once: this page and your agent", "voicespan run --ui -- python bot.py"),
     way("Or set the address where it runs already", `export OTEL_EXPORTER_OTLP_ENDPOINT=${location.origin}`),
     way("Nothing comes? Ask what would be sent, and where to", "voicespan doctor"),
-    h("p", { class: "dim" }, "The page waits: the first turn appears by itself."));
+    h("p", { class: "dim" }, "The page waits: the first turn appears by itself. Or drop an exported OTLP JSON file here."));
 }
 
-function way(words, command) {
-  return h("div", { class: "way" }, h("p", {}, words),
-    h("div", { class: "command" }, h("code", {}, command), h("button", { type: "button", onclick: () => copy(command, "Command") }, "copy")));
-}
+const way = (words, text) => h("div", { class: "way" }, h("p", {}, words), command(text));

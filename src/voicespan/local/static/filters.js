@@ -1,11 +1,14 @@
-// Which turns: the form in the head of the page.
+// Which turns: the form below the head of the page.
 import { $, h } from "./dom.js";
+import { clock, count, number } from "./format.js";
+import { knownRuns, runLabel, runName } from "./runs.js";
 import { LATENCIES } from "./stages.js";
-import { change, clearFilters, filtered, state } from "./state.js";
+import { change, clearFilters, filtered, FILTERS, period, state } from "./state.js";
 
 const TIMES = { "": "all time", 15: "last 15 minutes", 60: "last hour", 360: "last 6 hours", 1440: "last day", 10080: "last week" };
 const OUTCOMES = ["completed", "interrupted", "unanswered", "no_reply", "error", "timeout", "incomplete"];
-const CHOICES = { service: "every service", outcome: "every outcome", model: "every model", voice: "every voice" };
+const CHOICES = { service: "every service", outcome: "every outcome", model: "every model", voice: "every voice", worker: "every worker" };
+const INPUTS = ["search", "last", "run", ...Object.keys(CHOICES), "stage", "over", "against"];
 
 let known = {};
 
@@ -14,10 +17,14 @@ export function buildFilters() {
   const select = (name, label) => h("select", { name, "aria-label": label, id: `filter-${name}` });
   form.append(
     h("input", { type: "search", name: "search", id: "search", placeholder: "session or trace id", "aria-label": "Search for a session or a trace id", size: 18 }),
-    select("last", "Time"), select("service", "Service"), select("outcome", "Outcome"), select("model", "Model"), select("voice", "Voice"),
-    h("span", { class: "pair" }, select("stage", "Latency"), h("label", {}, "over ", h("input", { type: "number", name: "over", min: 0, step: 50, "aria-label": "Over this many milliseconds", inputmode: "numeric" }), " ms")),
+    h("button", { type: "button", id: "more-filters", class: "quiet", "aria-expanded": "false", "aria-controls": "some-filters", onclick: unfold }, "filters"),
+    h("span", { id: "some-filters" },
+      select("last", "Time"), select("run", "Run"), select("service", "Service"), select("outcome", "Outcome"), select("model", "Model"), select("voice", "Voice"), select("worker", "Worker"),
+      h("span", { class: "pair" }, select("stage", "Latency"), h("label", {}, "over ", h("input", { type: "number", name: "over", min: 0, step: 50, "aria-label": "Over this many milliseconds", inputmode: "numeric" }), " ms"))),
     h("span", { id: "chips" }),
-    h("button", { type: "button", id: "clear", class: "quiet", onclick: clearFilters }, "clear"));
+    h("button", { type: "button", id: "clear", class: "quiet", onclick: clearFilters }, "show all"),
+    h("span", { id: "hidden-count", class: "dim" }),
+    h("span", { class: "pair", id: "against" }, h("label", {}, "compare with ", select("against", "Compare with"))));
   fill(form.elements.last, Object.entries(TIMES));
   fill(form.elements.stage, [["", "heard silence"], ...Object.entries(LATENCIES).filter(([key]) => key !== "response")]);
   fill($("of"), Object.entries(LATENCIES));
@@ -35,6 +42,11 @@ export function buildFilters() {
   showFilters();
 }
 
+function unfold() {
+  const open = document.body.classList.toggle("filters-open");
+  $("more-filters").setAttribute("aria-expanded", String(open));
+}
+
 function take({ name, value }) {
   if (!name) return;
   const part = { [name]: value.trim() };
@@ -42,8 +54,12 @@ function take({ name, value }) {
   change(part, { replace: name === "search" || name === "over" });
 }
 
+/** Give a select its options; one that has them already is left alone: it may be unfolded. */
 function fill(select, entries) {
-  select.replaceChildren(...entries.map(([value, words]) => h("option", { value }, words)));
+  const shown = JSON.stringify(entries);
+  if (select.shown === shown) return;
+  select.shown = shown;
+  select.replaceChildren(...entries.map(([value, words, disabled]) => h("option", { value, disabled }, words)));
 }
 
 /** The values that occur, with how many turns have them. */
@@ -56,14 +72,15 @@ export function showFilters() {
   const form = $("filters");
   for (const [name, all] of Object.entries(CHOICES)) {
     const chosen = state()[name];
-    const found = (known[name] ?? []).map(({ value, turns }) => [value, `${value} (${turns.toLocaleString("en")})`]);
+    const found = (known[name] ?? []).map(({ value, turns }) => [value, `${value} (${number(turns)})`]);
     const names = new Set(found.map(([value]) => value));
     if (name === "outcome") for (const each of OUTCOMES) if (!names.has(each) && (each === chosen || each === "unanswered" || each === "incomplete")) found.push([each, each]);
     if (chosen && name !== "outcome" && !names.has(chosen)) found.push([chosen, chosen]);
     fill(form.elements[name], [["", all], ...found]);
     form.elements[name].hidden = name !== "outcome" && found.length < 2 && !chosen;
   }
-  for (const name of ["search", "last", "service", "outcome", "model", "voice", "stage", "over"]) {
+  showRuns(form);
+  for (const name of INPUTS) {
     const element = form.elements[name];
     if (document.activeElement !== element || element.tagName === "SELECT") element.value = state()[name];
     element.classList.toggle("set", state()[name] !== "");
@@ -73,12 +90,34 @@ export function showFilters() {
   $("unzoom").hidden = !state().from && !state().to;
   $("chips").replaceChildren(...chips());
   $("clear").hidden = !filtered();
+  const set = FILTERS.filter((name) => state()[name] !== "" && name !== "search").length;
+  $("more-filters").textContent = set ? `filters (${set})` : "filters";
+}
+
+function showRuns(form) {
+  const { run, against } = state();
+  const runs = knownRuns().map((each) => [String(each.id), runLabel(each)]);
+  const chosen = against.startsWith("run:") ? against.slice(4) : "";
+  const with_ = (id) => (id && !runs.some(([value]) => value === id) ? [[id, runName(id)]] : []);
+  fill(form.elements.run, [["", "every run"], ...runs, ...with_(run)]);
+  form.elements.run.hidden = runs.length < 2 && !run;
+  const bounded = period().since !== null;
+  fill(form.elements.against, [["", "nothing"], ["before", bounded ? "the time before" : "the time before (choose a time)", !bounded && against !== "before"],
+    ...[...runs, ...with_(chosen)].map(([id, words]) => [`run:${id}`, words])]);
 }
 
 function chips() {
+  const { session, from, to } = state();
   const chip = (words, part) => h("button", { type: "button", class: "chip", title: "Take this filter away", onclick: () => change(part) }, words, " ✕");
   const found = [];
-  if (state().session) found.push(chip(`session ${state().session}`, { session: "" }));
-  if (state().from || state().to) found.push(chip("part of the time", { from: "", to: "" }));
+  if (session) found.push(chip(`session ${session}`, { session: "" }));
+  if (from && to) found.push(chip(`${clock(Number(from))} to ${clock(Number(to))}`, { from: "", to: "" }));
+  else if (from) found.push(chip(`since ${clock(Number(from))}`, { from: "" }));
+  else if (to) found.push(chip(`until ${clock(Number(to))}`, { to: "" }));
   return found;
+}
+
+/** How many turns the filters keep from view. */
+export function showHidden(turns) {
+  $("hidden-count").textContent = turns > 0 ? `${count(turns, "turn")} hidden by filters` : "";
 }

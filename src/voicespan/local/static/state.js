@@ -1,14 +1,19 @@
 // What is shown, all of it in the address: reload, back and a shared link give the same view.
 
 const DEFAULTS = {
-  turn: "", of: "response", objective: "600",
-  service: "", session: "", outcome: "", model: "", voice: "", search: "", stage: "", over: "",
+  view: "turns", turn: "", of: "response", objective: "600", against: "",
+  service: "", session: "", outcome: "", model: "", voice: "", worker: "", run: "", search: "", stage: "", over: "",
   last: "", from: "", to: "",
   sort: "response", order: "desc", limit: "50",
+  call: "", zoom: "1",
+  now: "", before: "", rank: "p50",
 };
 
 /** Those that choose turns; all views answer to them. */
-export const FILTERS = ["service", "session", "outcome", "model", "voice", "search", "stage", "over", "last", "from", "to"];
+export const FILTERS = ["service", "session", "outcome", "model", "voice", "worker", "run", "search", "stage", "over", "last", "from", "to"];
+
+/** What is left behind on the way to another view. */
+export const OPENED = { turn: "", call: "" };
 
 const listeners = [];
 let current = read();
@@ -42,19 +47,35 @@ export function address(values) {
 
 export const addressWith = (part) => address({ ...current, ...part });
 
-export function clearFilters() {
-  change(Object.fromEntries(FILTERS.map((key) => [key, DEFAULTS[key]])));
-}
+export const defaults = (keys) => Object.fromEntries(keys.map((key) => [key, DEFAULTS[key]]));
+
+export const clearFilters = () => change(defaults(FILTERS));
 
 export const filtered = () => FILTERS.some((key) => current[key] !== DEFAULTS[key]);
 
+/** The time that is shown, in Unix seconds; null where it has no bound. */
+export function period() {
+  const { last, from, to } = current;
+  const since = from ? Number(from) : last ? Math.floor(Date.now() / 1000) - 60 * Number(last) : null;
+  return { since, until: to ? Number(to) : null };
+}
+
 /** The filters as the API's parameters. */
 export function query() {
-  const { service, session, outcome, model, voice, search, stage, over, last, from, to } = current;
-  const since = from || (last ? Date.now() / 1000 - 60 * Number(last) : "");
+  const { service, session, outcome, model, voice, worker, run, search, stage, over } = current;
+  const { since, until } = period();
   const limit = over && stage ? { stage, over_ms: over } : over ? { over_ms: over } : {};
-  const all = { service, session, outcome, model, voice, search, since_s: since, until_s: to, ...limit };
+  const all = { service, session, outcome, model, voice, worker, run, search, since_s: since ?? "", until_s: until ?? "", ...limit };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== ""));
+}
+
+/** What the turns are compared with, as the API's parameter; null for nothing. */
+export function against() {
+  if (current.against !== "before") return current.against || null;
+  const { since, until } = period();
+  if (since === null) return null;
+  const length = (until ?? Date.now() / 1000) - since;
+  return `${(since - length).toFixed(3)}..${since}`;
 }
 
 function differences(a, b) {
