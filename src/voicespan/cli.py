@@ -22,9 +22,14 @@ class Entry:
 COMMANDS = {
     "run": Entry("voicespan.run:run", "Run a command with voicespan switched on."),
     "doctor": Entry("voicespan.doctor:doctor", "Say what a service started here would load, and where it would send."),
+    "stages": Entry("voicespan.stagemap.command:stages", "Check a stage map (VOICESPAN_STAGES).", "stages"),
     "turns": Entry("voicespan.local.commands:turns", "List the turns of the local store.", "ui"),
     "show": Entry("voicespan.local.commands:show", "Draw one turn as a waterfall in the terminal.", "ui"),
+    "export": Entry("voicespan.local.commands:export_file", "Write turns as a file of OTLP JSON.", "ui"),
+    "import": Entry("voicespan.local.commands:import_files", "Take such files into the local store.", "ui"),
     "ui": Entry("voicespan.local.commands:ui", "Receive turns on this machine and show them.", "ui"),
+    "stack": Entry("voicespan.stack.command:stack", "Run the back ends on this machine.", "stack"),
+    "slo": Entry("voicespan.stack.slo:slo", "Write the rules that hold a service to its objectives.", "stack"),
     "demo": Entry("voicespan.demo.command:demo", "Run the reference voice agent.", "demo"),
 }
 

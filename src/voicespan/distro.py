@@ -66,6 +66,14 @@ class VoicespanConfigurator:
                 from voicespan.sdk import providers
 
                 providers.start(kwargs.get("auto_instrumentation_version"))
+                if settings.current().log_format == "json":
+                    from voicespan.logs import setup_logging
+
+                    setup_logging()
+                if (stages := settings.current().stages) is not None:
+                    from voicespan.stagemap.install import install_file
+
+                    install_file(stages)
         except Exception as error:
             say("start", f"could not start, so the service runs without telemetry: {error!r}")
 

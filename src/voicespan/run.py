@@ -7,7 +7,7 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -26,8 +26,23 @@ NOT_EXECUTABLE = 126
 @click.option("--endpoint", metavar="URL", help="Where telemetry goes (OTEL_EXPORTER_OTLP_ENDPOINT).")
 @click.option("--ui", is_flag=True, help="Receive its turns here, and show them in the browser; needs voicespan[ui].")
 @click.option("--no-browser", is_flag=True, help="With --ui: do not open the browser.")
+@click.option("--content", is_flag=True, help="What is said is sent to the viewer and kept there (VOICESPAN_CONTENT).")
+@click.option("--grpc-port", type=click.IntRange(0, 65_535), help="With --ui: the port of OTLP over gRPC, 0 for none.")
+@click.option("--token", help="With --ui: what the viewer asks of everyone (VOICESPAN_TOKEN).")
+@click.option("--trace-link", metavar="URL", help="With --ui: where a trace is elsewhere, with {trace_id} in it.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(service_name: str | None, endpoint: str | None, ui: bool, no_browser: bool, command: tuple[str, ...]) -> None:
+def run(
+    *,
+    service_name: str | None,
+    endpoint: str | None,
+    ui: bool,
+    no_browser: bool,
+    content: bool,
+    grpc_port: int | None,
+    token: str | None,
+    trace_link: str | None,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with voicespan switched on.
 
     The command is any program that ends up in Python: `voicespan run -- python bot.py`,
@@ -42,14 +57,20 @@ def run(service_name: str | None, endpoint: str | None, ui: bool, no_browser: bo
     if ui:
         if endpoint:
             raise click.UsageError("--ui is where telemetry goes: leave out --endpoint, or --ui")
-        _with_page(command, environ, browser=not no_browser)
+        viewer = {"content": content, "grpc_port": grpc_port, "token": token, "trace_link": trace_link}
+        _with_page(command, environ, viewer, browser=not no_browser)
+    if grpc_port is not None or token or trace_link:
+        raise click.UsageError("--grpc-port, --token and --trace-link go with --ui")
+    if content:
+        environ["VOICESPAN_CONTENT"] = "true"
     execute(command, environ)
 
 
-def _with_page(command: tuple[str, ...], environ: dict[str, str], *, browser: bool) -> NoReturn:
+def _with_page(command: tuple[str, ...], environ: dict[str, str], viewer: dict[str, Any], *, browser: bool) -> NoReturn:
     """Run the command beside the viewer, and exit with its status."""
     try:
         from voicespan.local.beside import run_beside_viewer
+        from voicespan.local.options import Options
     except ModuleNotFoundError as error:
         click.echo(f"voicespan run --ui needs: pip install 'voicespan[ui]' (no module {error.name!r})", err=True)
         sys.exit(2)
@@ -57,7 +78,7 @@ def _with_page(command: tuple[str, ...], environ: dict[str, str], *, browser: bo
     if path is None:
         click.echo(f"voicespan run: {command[0]}: command not found", err=True)
         sys.exit(NOT_FOUND)
-    sys.exit(run_beside_viewer([path, *command[1:]], environ, browser=browser))
+    sys.exit(run_beside_viewer([path, *command[1:]], environ, Options(**viewer), browser=browser))
 
 
 def environment(environ: Mapping[str, str], service_name: str | None, endpoint: str | None) -> dict[str, str]:

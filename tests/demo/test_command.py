@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from voicespan import cli
 from voicespan.demo import command, scenarios
 from voicespan.demo.conversation import Result
+from voicespan.local.server import Receiver
 from voicespan.local.turn import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
 
@@ -42,8 +44,43 @@ def test_help_names_every_option() -> None:
     """The help says what each option is for."""
     result = CliRunner().invoke(command.demo, ["--help"])
     assert result.exit_code == 0
-    for option in ("--no-browser", "--exit", "--json", "--port", "--seed", "--db", "--scenarios", "--keep"):
+    for option in (
+        "--no-browser",
+        "--exit",
+        "--json",
+        "--port",
+        "--seed",
+        "--db",
+        "--scenarios",
+        "--keep",
+        "--content",
+    ):
         assert option in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "opened", "content"),
+    [([], True, False), (["--content"], True, True), (["--no-browser"], False, False), (["--exit"], False, False)],
+)
+def test_the_page_is_opened_before_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, opened: bool, content: bool
+) -> None:
+    """The page opens when the conversation begins, unless nobody is to look; `--content` lets the viewer keep words."""
+    happened: list[str] = []
+
+    def talk(work: Coroutine[Any, Any, Any]) -> list[Result]:
+        (receiver,) = [each for each in work.cr_frame.f_locals.values() if isinstance(each, Receiver)]  # type: ignore[attr-defined]
+        work.close()
+        happened.append(f"talks, content {receiver.content}")
+        return []
+
+    monkeypatch.setattr(command, "open_page", lambda _: happened.append("page"))
+    monkeypatch.setattr(command, "_run", talk)
+    monkeypatch.setattr(command, "_conclude", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_stay", lambda *_: None)
+    result = CliRunner().invoke(command.demo, ["--port", "0", "--db", str(tmp_path / "x.db"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert happened == [*(["page"] if opened else []), f"talks, content {content}"]
 
 
 def test_an_unusable_database_is_one_line(tmp_path: Path) -> None:

