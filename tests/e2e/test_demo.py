@@ -16,9 +16,11 @@ from voicespan import names as n
 pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 
 import itertools
+import re
 
-from voicespan.demo import scenarios, truth
+from voicespan.demo import pcm, scenarios, truth
 from voicespan.local.reader import Reader
+from voicespan.local.words import cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
 
 TOLERANCE_NS = 30_000_000
-DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--no-browser", "--port", "0")
+DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--content", "--no-browser", "--port", "0")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class Conversation:
             check=False,
         )
         printed = json.loads(self.process.stdout) if self.process.stdout.startswith("[") else []
-        reader = Reader(database)
+        self.reader = Reader(database)
         self.traces = {
-            turn["scenario"]: Trace(turn, reader.spans(turn["trace_id"]) if turn["trace_id"] else [])
+            turn["scenario"]: Trace(turn, self.reader.spans(turn["trace_id"]) if turn["trace_id"] else [])
             for turn in printed
         }
         self.notes = list(truth.read(directory / "truth.jsonl"))
@@ -355,3 +357,57 @@ def test_the_greeting_is_the_agents_own(conversation: Conversation) -> None:
     assert root.attributes[n.VOICE_TURN_TRIGGER] == "greeting"
     assert 0 < float(str(root.attributes[n.VOICE_SESSION_FIRST_AUDIO])) < 2
     assert conversation["greeting"].all(n.SPAN_RESPONSE) == []
+
+
+SENTENCES = {
+    "greeting": r"The agent spoke by itself \(greeting\), \S+ s after the media was up\.",
+    "plain": r"The user waited \S+ s: .* for the (turn decision|model stand-in) .*",
+    "tool": r"The user waited \S+ s: .*\. That was a filler: the answer came after \S+ s; the tool get_weather took "
+    r"1\.\d\d s of it\.",
+    "slow_model": r"The user waited \S+ s: \S+ s \(\d\d %\) for the model stand-in \(llm\)\.",
+    "slow_speech": r"The user waited \S+ s: \S+ s \(\d\d %\) for the voice en-us on tts-espeak@0 \(tts\)\.",
+    "cough": r"The user waited \S+ s: .* for the (turn decision|model stand-in) .*",
+    "story": r"The user waited \S+ s: .*\. Then the user interrupted the reply; it was silent after 0\.\d\d s\.",
+    "retry": r"The user waited \S+ s: .*\. On the way the model stand-in failed \(openai\.InternalServerError\); "
+    r"another attempt succeeded\.",
+    "broken": r"The user waited \S+ s and heard nothing, because the voice en-us on tts-espeak@0 failed \(INTERNAL\)\.",
+    "unanswered": r"The user left after \S+ s of silence: \S+ s \(\d\d %\) for the model stand-in \(llm\), which gave "
+    r"no token\.",
+}
+
+
+@pytest.mark.parametrize("scenario", [scenario.name for scenario in scenarios.SCENARIOS])
+def test_the_sentence_names_the_cause(conversation: Conversation, scenario: str) -> None:
+    """For every kind of turn in the demo the sentence says what was made slow, failed or cut off in it."""
+    turn = conversation.reader.turn(conversation[scenario].printed["trace_id"])
+    assert turn is not None
+    assert re.fullmatch(SENTENCES[scenario], cause(turn)), cause(turn)
+
+
+def test_what_was_said_is_kept(conversation: Conversation) -> None:
+    """With `--content` the store has the words and the sound of both sides, as long as they were heard."""
+    ids = {name: trace.printed["trace_id"] for name, trace in conversation.traces.items()}
+    kept = conversation.reader.content(list(ids.values()))
+    for scenario in scenarios.SCENARIOS:
+        said = kept.get(ids[scenario.name], {})
+        assert (said["user"]["text"] if "user" in said else "") == scenario.question
+        if scenario.name in ("broken", "unanswered"):
+            assert "agent" not in said, scenario.name
+        elif scenario.name != "story":  # interrupted
+            filler = "One moment. " if scenario.city else ""
+            assert said["agent"]["text"] == f"{filler}{scenario.reply} ", scenario.name
+    question = conversation.utterance("plain")
+    sound, rate = conversation.reader.audio(ids["plain"], "user") or (b"", 0)
+    assert rate == pcm.RATE
+    spoken_s = (int(question.details["end_ns"] or 0) - question.at_ns) / 1e9
+    assert spoken_s < pcm.seconds(sound) < spoken_s + 3
+    assert pcm.peak(sound) > pcm.AUDIBLE
+
+
+def test_nothing_that_was_said_is_in_a_trace(conversation: Conversation) -> None:
+    """No span of any process has a word of question or reply, although content is kept beside them."""
+    for name, trace in conversation.traces.items():
+        told = repr(trace.spans).lower()
+        scenario = scenarios.named(name)
+        for words in filter(None, (scenario.question, scenario.reply, "one moment")):
+            assert words.lower() not in told, name

@@ -24,7 +24,7 @@ pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 
 from voicespan.demo import truth
 from voicespan.demo.processes import Processes, ProcessFailed
-from voicespan.local.reader import TurnQuery
+from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 
 if TYPE_CHECKING:

@@ -1,0 +1,110 @@
+"""`voicespan stack` and `voicespan demo --otlp`: the demo's turns in the back ends, with the files as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from voicespan.stack import programs
+from voicespan.stack.services import VIEWER_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PORTS = (4317, 4318, VIEWER_PORT, 8888, 8889, 9090, 13133, 14317)
+PROMETHEUS = "http://127.0.0.1:9090/api/v1"
+VIEWER = f"http://127.0.0.1:{VIEWER_PORT}"
+BUCKET = 'traces_span_metrics_duration_seconds_bucket{span_name="voice.response"}'
+APPEAR_S = 60
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        programs.COLLECTOR.find() is None or programs.PROMETHEUS.find() is None,
+        reason="there is no Collector or no Prometheus here: make programs",
+    ),
+]
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def eventually(question: Any) -> Any:
+    """The answer, once there is one."""
+    until = time.monotonic() + APPEAR_S
+    while not (found := question()) and time.monotonic() < until:
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def voicespan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give a function that runs `voicespan` with a state folder of its own; the stack is down in the end."""
+    # Other tests may have some of them for a moment; somebody's own Collector has them for good.
+    if not eventually(lambda: all(free(port) for port in PORTS)):
+        pytest.skip(f"the stack's ports {[port for port in PORTS if not free(port)]} are taken on this machine")
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "voicespan", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180, check=False)
+
+    yield run
+    run("stack", "down")
+
+
+def ask(path: str, **parameters: object) -> Any:
+    """What Prometheus answers."""
+    return httpx.get(f"{PROMETHEUS}/{path}", params={key: str(each) for key, each in parameters.items()}).json()["data"]
+
+
+def test_the_demos_turns_are_in_every_back_end(voicespan: Any) -> None:
+    """After `stack up` and `demo --otlp`, PromQL counts the turns, and each exemplar is the trace of one of them."""
+    up = voicespan("stack", "up")
+    assert up.returncode == 0, up.stderr
+    status = voicespan("stack", "status", "--json")
+    assert status.returncode == 0
+    running = {each["name"]: each for each in json.loads(status.stdout)}
+    assert {"viewer", "collector", "prometheus"} <= set(running)
+    assert all(each["healthy"] for each in running.values())
+
+    begin_s = time.time()
+    demo = voicespan("demo", "--otlp", "--json", "--scenarios", "greeting,plain,slow_model")
+    assert demo.returncode == 0, demo.stderr
+    turns = {each["trace_id"]: each for each in json.loads(demo.stdout)}
+    answered = {trace_id for trace_id, turn in turns.items() if turn["response_s"] is not None}
+    assert len(answered) == 2
+
+    query = 'sum(traces_span_metrics_calls_total{span_name="voice.response"})'
+    assert eventually(lambda: [each["value"][1] for each in ask("query", query=query)["result"]] == ["2"])
+    found = eventually(lambda: ask("query_exemplars", query=BUCKET, start=begin_s, end=time.time()))
+    exemplars = {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
+    assert exemplars == answered
+    if "tempo" not in running:  # then the viewer holds the traces in its place
+        for trace_id, turn in turns.items():
+            held = httpx.get(f"{VIEWER}/api/turns/{trace_id}").json()["turn"]
+            assert held["response_s"] == turn["response_s"]
+
+    again = voicespan("stack", "up")
+    assert again.returncode == 0, again.stderr
+    down = voicespan("stack", "down")
+    assert down.returncode == 0
+    assert all(free(port) for port in PORTS)
+    assert (voicespan("stack", "status").returncode, voicespan("stack", "status").stdout) == (
+        1, "nothing runs: voicespan stack up\n",
+    )  # fmt: skip
