@@ -25,7 +25,7 @@ from pathlib import Path
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from voicespan.local.decode import decode_protobuf
-from voicespan.local.reader import TurnQuery
+from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.store import Store
 
