@@ -1,6 +1,6 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help demo test lint format docs bench lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
@@ -29,6 +29,18 @@ docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings
 
 bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+collector: ## build the OpenTelemetry Collector of collector/
+	@scripts/collector
+
+programs: collector ## build what the end-to-end tests run: the Collector, Prometheus, promtool
+	@scripts/prometheus
+
+stack: .venv/dev.stamp programs ## run the back ends on this machine, in the background (voicespan stack down ends them)
+	@$(BIN)/voicespan stack up
+
+deploy: .venv/dev.stamp ## write the generated files of deploy/: rules, dashboards, settings of the back ends
+	$(BIN)/python -m voicespan.stack.generate
 
 lock: .venv/dev.stamp ## pin the requirements anew (UPGRADE=--upgrade for newer versions)
 	scripts/lock

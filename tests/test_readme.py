@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/guide.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/collector.md", "docs/guide.md")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -196,6 +196,20 @@ def proves_docs() -> None:
         assert done.stdout == (ROOT / f"docs/{module}.md").read_text(), f"docs/{module}.md is old: make docs"
 
 
+def proves_programs() -> None:
+    """`make programs` builds what tests/e2e runs; it takes minutes, so `.ci/run` does it before the tests."""
+    assert {"scripts/collector", "scripts/prometheus"} <= set(make("programs").split())
+    assert "scripts/collector" in make("collector")
+    assert "\nmake programs" in (ROOT / ".ci/run").read_text()
+    assert all(os.access(ROOT / "scripts" / name, os.X_OK) for name in ("collector", "prometheus", "go", "go-build"))
+
+
+def proves_deploy() -> None:
+    """`make deploy` writes the files that are there now: tests/stack/test_generated.py compares every one."""
+    assert "-m voicespan.stack.generate" in make("deploy")
+    assert "make deploy" in (ROOT / "tests/stack/test_generated.py").read_text()
+
+
 def proves_bench() -> None:
     """`make bench` runs every measurement; none runs here, where the machine is busy, but each can be loaded."""
     assert "benchmarks/*.py" in make("bench")
@@ -226,17 +240,48 @@ def proves_run_ui() -> None:
     assert '"run", "--ui"' in (ROOT / "tests/local/test_beside.py").read_text()
 
 
+def proves_run_name() -> None:
+    """tests/processes/test_start.py starts a service with `VOICESPAN_RUN`; the rest of the line has a proof already."""
+    assert "VOICESPAN_RUN=" in (ROOT / "tests/processes/test_start.py").read_text()
+    proves_run_ui()
+
+
+def proves_content() -> None:
+    """Both commands are run with `--content`: by tests/processes/test_viewer.py, and by the demo's tests."""
+    assert '"--ui", "--content"' in (ROOT / "tests/processes/test_viewer.py").read_text()
+    assert '"demo", "--content"' in (ROOT / "tests/e2e/test_demo.py").read_text()
+
+
+def proves_transfer() -> None:
+    """tests/local/test_transfer.py carries turns from one database to another with these commands."""
+    script = (ROOT / "tests/local/test_transfer.py").read_text()
+    assert all(words in script for words in ('"export", "--all", "-o"', '"export", "last", "-o"', '"import", str('))
+
+
+def proves_other_machines() -> None:
+    """tests/local/test_commands.py starts a viewer for other machines, and reads the link that it was given."""
+    script = (ROOT / "tests/local/test_commands.py").read_text()
+    assert '"--host", "0.0.0.0"' in script
+    assert '"--trace-link", "https://tempo.example/{trace_id}"' in script
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
     r"make (test|lint)": proves_checks,
     r"make format": proves_format,
     r"make docs": proves_docs,
+    r"make deploy": proves_deploy,
     r"make bench": proves_bench,
+    r"make (collector|programs)": proves_programs,
     r"make lock": proves_lock,
     r"pip install '\.\[ui,fastapi,grpc\]'": proves_pip,
     r"voicespan (ui|turns|doctor|show [0-9a-f]{32})": proves_session,
     r"voicespan run --ui -- python bot\.py": proves_run_ui,
+    r"VOICESPAN_RUN=\S+ voicespan run --ui -- python bot\.py": proves_run_name,
+    r"voicespan run --ui --content -- python bot\.py|voicespan demo --content": proves_content,
     r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
+    r"voicespan (export (last|--all) -o \w+\.json|import \w+\.json)": proves_transfer,
+    r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,
 }
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
 
@@ -308,7 +353,7 @@ class Terminal:
 def test_the_readme_session(tmp_path: Path) -> None:
     """The README's commands, typed in their order, show the turn of the README's own pipeline."""
     lines = [line for line in commands("README.md") if "voicespan " in line]
-    receive, run, turns, show, production, doctor = lines
+    receive, run, turns, show, export, production, doctor = lines
     (tmp_path / "bot.py").write_text(blocks("README.md", "python")[0] + BOT)
     terminal = Terminal(tmp_path, PYTHONUNBUFFERED="1", COLUMNS="120")
     receiver = terminal.start(receive)
@@ -324,6 +369,8 @@ def test_the_readme_session(tmp_path: Path) -> None:
         shown = terminal.type(re.sub(r"[0-9a-f]{32}", listed[0]["trace_id"], show))
         assert shown.returncode == 0, shown.stderr
         assert "llm.ttft" in shown.stdout
+        assert terminal.type(export).stderr == "1 trace\n"
+        assert listed[0]["trace_id"] in (tmp_path / "slow.json").read_text()
         # There is no host called collector here, so the address is the only word that changes.
         done = terminal.type(re.sub(r"http://collector:4318", endpoint, production))
         assert done.returncode == 0, done.stderr
@@ -366,12 +413,12 @@ def test_links_lead_to_files() -> None:
 
 
 def test_the_architecture_shows_every_room() -> None:
-    """Every module and folder of the package is in the table of docs/architecture.md, and nothing else is."""
-    table = (ROOT / "docs/architecture.md").read_text().partition("## Modules")[2].partition("## Decisions")[0]
-    shown = {
-        name for line in table.splitlines() if line.startswith("|") for name in line.split("|")[2].split("`")[1::2]
-    }
+    """Every module and folder of the package and of its viewer is in its table, and nothing else is."""
+    text = (ROOT / "docs/architecture.md").read_text()
     package = ROOT / "src/voicespan"
-    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "version.py"}
-    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    assert shown == modules | rooms
+    for heading, folder in (("Modules", package), ("The viewer", package / "local")):
+        table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("|")]
+        modules = {path.name for path in folder.glob("*.py")} - {"__init__.py", "version.py"}
+        rooms = {f"{path.parent.name}/" for path in [*folder.glob("*/__init__.py"), *folder.glob("*/index.html")]}
+        assert {name for row in rows for name in row.split("`")[1::2]} == modules | rooms
