@@ -20,7 +20,7 @@ from voicespan.stack.programs import TEMPO
 
 from .calls import Sent, request
 from .load import SERVICE, Metrics, Turns, around
-from .stack import DEPLOY, Collector, Process, Prometheus, free_port, get, until
+from .stack import DEPLOY, Collector, Process, Prometheus, Store, free_port, get, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,12 +102,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     folder = tmp_path_factory.mktemp("queries")
     found = TEMPO.find()
     tempo = Tempo(folder / "tempo", str(found)) if found else None
-    settings = {"VOICESPAN_TEMPO_ENDPOINT": f"127.0.0.1:{tempo.otlp if tempo else free_port()}"}
+    store = Store()  # where there is no Tempo, something has to take what is sent
+    settings = {"VOICESPAN_TEMPO_ENDPOINT": f"127.0.0.1:{tempo.otlp}" if tempo else store.endpoint}
     collector = Collector(folder / "gw-1", settings=settings)
     prometheus = Prometheus(folder / "prometheus", [collector], "--enable-feature=created-timestamp-zero-ingestion")
     ask_at_once(prometheus, folder / "prometheus")
     if tempo:
         tempo.start()
+    else:
+        store.up()
     try:
         with collector, prometheus:
             began_s = time.time()
@@ -117,6 +120,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     finally:
         if tempo:
             tempo.kill()  # it would take half a minute to write what nobody reads
+        store.down()
 
 
 def ask_at_once(prometheus: Prometheus, folder: Path) -> None:
