@@ -171,7 +171,8 @@ class Settings:
         "DB",
         TEXT,
         None,
-        "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory.",
+        "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory. "
+        "`:memory:` is one that is gone when the viewer ends.",
     )
     viewer_endpoint: str | None = _variable(
         "VIEWER_ENDPOINT",

@@ -407,3 +407,24 @@ def test_the_environment_says_what_the_command_line_does_not(monkeypatch: pytest
 def test_limits_are_told_in_words(age_s: int | None, size: int | None, words: str) -> None:
     """How long turns are kept is said as a person would."""
     assert kept(Retention(max_age_s=age_s, max_bytes=size)) == words
+
+
+@pytest.mark.parametrize("arguments", [(["--db", ":memory:"], None), ([], ":memory:"), (["--db", "memory"], None)])
+def test_ui_in_memory(arguments: tuple[list[str], str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The viewer keeps nothing that outlives it, and says so."""
+    options, named = arguments
+    if named:
+        monkeypatch.setenv("VOICESPAN_DB", named)
+    monkeypatch.chdir(tmp_path)
+    viewer = Ui("--port", "0", *options)
+    viewer.read_until(r"database +(in memory, gone when it ends) \(0 turns\)")
+    assert viewer.end(signal.SIGTERM) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_imported_into_memory(tmp_path: Path) -> None:
+    """It would be gone at once."""
+    (tmp_path / "x.json").write_text("{}")
+    result = run("import", str(tmp_path / "x.json"), "--db", ":memory:")
+    assert result.exit_code == 2
+    assert "gone at once" in result.output

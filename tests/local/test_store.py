@@ -907,3 +907,40 @@ def test_turn_that_turns_out_to_be_none_is_listed_whole(store: Store) -> None:
     store.add(received(trace, only=lambda name: name != "token.mint"))
     (found,) = traces(store.reader, 10)["traces"]
     assert (found["name"], found["spans"], found["duration_s"]) == ("POST /token", 2, 0.06)
+
+
+@pytest.mark.parametrize("name", [":memory:", "memory"])
+def test_memory_is_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database named `:memory:` leaves no file, neither here nor where temporary files are."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(tmp_path)
+    with Store(Path(name)) as store:
+        store.add(received(turn()))
+        assert store.in_memory
+        assert store.reader.count() == 1
+        assert list(temporary.iterdir()) == [store.path.parent]
+    assert list(tmp_path.iterdir()) == [temporary]
+    assert list(temporary.iterdir()) == []
+    with Store(tmp_path / "turns.db") as in_file:
+        assert not in_file.in_memory
+
+
+def test_what_killed_viewers_left_in_memory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next store in memory removes what a killed process left; what is in use, or is no database, stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = tmp_path / "voicespan-notes"
+    other.mkdir()
+    script = "from voicespan.local.store import Store; import time; s = Store(); print(s.path, flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip()).parent
+        with Store():
+            assert left.exists()  # its process lives
+        process.kill()
+    assert left.exists()
+    with Store() as store:
+        assert sorted(tmp_path.iterdir()) == sorted([other, store.path.parent])

@@ -18,6 +18,8 @@ from voicespan.local.store import default_database
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from voicespan.local.store import Store
+
 _DAY_S = 86_400
 _HOUR_S = 3_600
 _MIB = 1 << 20
@@ -76,6 +78,11 @@ def complaints(receiver: Receiver) -> list[str]:
             f"{receiver.store.path} is also written to by {what} {processes}: its turns are shown here as well"
         )
     return lines
+
+
+def place(store: Store) -> str:
+    """Say where turns are kept."""
+    return "in memory, gone when it ends" if store.in_memory else str(store.path)
 
 
 def kept(retention: Retention) -> str:

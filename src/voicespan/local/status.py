@@ -63,6 +63,7 @@ class Status:
         return {
             "version": __version__,
             "database": str(store.path),
+            "in_memory": store.in_memory,
             "turns": store.reader.count(),
             "bytes": store.reader.ask(_SIZE, [])[0][0],
             "retention": {"max_age_s": store.retention.max_age_s, "max_bytes": store.retention.max_bytes},

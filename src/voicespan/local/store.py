@@ -24,7 +24,7 @@ from voicespan.local.schema import StoreError, open_for_writing
 from voicespan.local.span import SCOPE
 from voicespan.local.trace import forget_trace, keep_trace
 from voicespan.local.turn import Turn, summarise
-from voicespan.local.writers import Writer
+from voicespan.local.writers import TEMPORARY_NAME, TEMPORARY_PREFIX, Writer, remove_left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from voicespan.local.decode import Source
     from voicespan.local.log import ReceivedLog
     from voicespan.local.span import Span
+
+MEMORY = frozenset({":memory:", "memory"})
+"""Names of a database that is gone when its viewer ends."""
 
 _TIDY_EVERY_S = 1.0
 _MAX_ROWS = 256
@@ -54,7 +57,10 @@ Listener = Callable[[list[Turn]], None]
 
 
 def default_database() -> Path:
-    """Return where turns are kept: VOICESPAN_DB, else `voicespan/voicespan.db` in the user's state directory."""
+    """Return where turns are kept: VOICESPAN_DB, else `voicespan/voicespan.db` in the user's state directory.
+
+    It may be one of the names in MEMORY.
+    """
     named = settings.current().db
     if named:
         return Path(named).expanduser()
@@ -65,7 +71,8 @@ def default_database() -> Path:
 class Store:
     """The one writer of a database in this process. Other processes may write to the same file.
 
-    Without a path the database is a temporary file that `close` removes.
+    Without a path, or with one of the names in MEMORY, the database is a temporary file that `close` removes; what
+    processes that were killed left of theirs goes at the next start.
 
     Raises:
         StoreError: the database cannot be opened, or is of a newer version.
@@ -74,9 +81,10 @@ class Store:
 
     def __init__(self, path: Path | None = None, *, retention: Retention | None = None) -> None:
         self._temporary = None
-        if path is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="voicespan-")
-            path = Path(self._temporary.name) / "voicespan.db"
+        if path is None or str(path) in MEMORY:
+            remove_left_behind(Path(tempfile.gettempdir()))
+            self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX)
+            path = Path(self._temporary.name) / TEMPORARY_NAME
         self.path = path
         self.retention = retention or Retention()
         self.reader = Reader(self.path)
@@ -107,6 +115,11 @@ class Store:
             self._writer.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether everything is gone when this store is closed."""
+        return self._temporary is not None
 
     def others(self) -> list[int]:
         """Return the processes that write to the same file besides this one: viewers that were started twice."""
