@@ -15,7 +15,7 @@ from voicespan.local.log import Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
-from voicespan.local.span import SCOPE
+from voicespan.local.span import scopes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,17 +98,17 @@ class Reader:
             return read_spans(connection, bytes.fromhex(trace_id))
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
-        """Return, for each of these traces, voicespan's own spans of these names in order of start."""
+        """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
         found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
         statement = (
             "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"  # noqa: S608
-            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)}) AND scope = ?"
+            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)})"
             " ORDER BY start_ns, end_ns DESC"
         )
-        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names, SCOPE]):
+        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names]):
             span = plain_span(OtlpSpan.FromString(body), service, scope)
             found[span.trace_id].append(span)
-        return found
+        return {trace_id: _telling(spans) for trace_id, spans in found.items()}
 
     def interrupted_by(self, turn: Turn) -> str | None:
         """Return the trace id of the turn of the same session that began in this one and interrupted it."""
@@ -185,6 +185,11 @@ def interrupted(root: Span) -> str | None:
     """Return the trace id of the turn that this one interrupted, which the link of its root span names."""
     interrupts = (link for link in root.links if link.attributes.get(n.VOICE_LINK_TYPE) == "interrupted")
     return next((link.trace_id for link in interrupts), None)
+
+
+def _telling(spans: Sequence[Span]) -> list[Span]:
+    scopes = scopes_of(spans)
+    return [span for span in spans if span.scope in scopes]
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -21,7 +21,7 @@ from voicespan.local.reader import Reader, read_spans
 from voicespan.local.retention import Retention, forget
 from voicespan.local.run import keep_run, run_of
 from voicespan.local.schema import StoreError, open_for_writing
-from voicespan.local.span import SCOPE
+from voicespan.local.span import may_tell
 from voicespan.local.trace import forget_trace, keep_trace
 from voicespan.local.turn import Turn, summarise
 from voicespan.local.writers import TEMPORARY_NAME, TEMPORARY_PREFIX, Writer, remove_left_behind
@@ -275,7 +275,7 @@ class Store:
     ) -> list[Turn]:
         turns: list[Turn] = []
         for trace_id, spans in traces.items():
-            if not any(span.scope == SCOPE or span.parent_id is None for span in spans.values()):
+            if not any(span.parent_id is None or may_tell(span) for span in spans.values()):
                 keep_trace(self._connection, trace_id, spans.values())  # such spans change nothing in the row of a turn
                 continue
             if trace_id in known:
