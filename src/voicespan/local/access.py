@@ -12,9 +12,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from voicespan.local.page import SECURITY_HEADERS
+from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+WITHHELD = "what was said is shown on the viewer's own machine only, and this page is open on another one"
+"""Why a request from another machine gets no transcripts and no audio."""
 
 PARAMETER = "token"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,256}")
@@ -48,6 +52,16 @@ def with_token(address: str, token: str | None) -> str:
 def sender_headers(token: str) -> str:
     """Return the value of OTEL_EXPORTER_OTLP_HEADERS that lets a service send."""
     return f"authorization=Bearer%20{quote(token, safe='')}"
+
+
+def is_near(connection: HTTPConnection) -> bool:
+    """Return whether who asks is on this machine; what a proxy of this machine passes on comes from where it says."""
+    if connection.client is None:
+        return False
+    host = connection.client.host.removeprefix("::ffff:")  # IPv4 at a socket of IPv6
+    server = connection.scope.get("server")
+    # From an address to the same address: nobody else has it.
+    return is_loopback(host) or (server is not None and host == str(server[0]).removeprefix("::ffff:"))
 
 
 class TokenOnly:

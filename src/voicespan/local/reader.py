@@ -10,6 +10,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from voicespan import names as n
 from voicespan.local.columns import Columns
+from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
 from voicespan.local.log import Log
 from voicespan.local.query import TurnQuery
@@ -92,10 +93,13 @@ class Reader:
             row = connection.execute(statement, [bytes.fromhex(trace_id)]).fetchone()
             return from_row(row) if row else None
 
-    def spans(self, trace_id: str) -> list[Span]:
-        """Return the spans of this trace in order of start; none when the store does not know it."""
+    def spans(self, trace_id: str, *, content: bool = True) -> list[Span]:
+        """Return the spans of this trace in order of start; without `content`, less what was said.
+
+        There are none when the store does not know it.
+        """
         with self._connection() as connection:
-            return read_spans(connection, bytes.fromhex(trace_id))
+            return read_spans(connection, bytes.fromhex(trace_id), content=content)
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
         """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
@@ -120,17 +124,21 @@ class Reader:
         roots = (span for spans in self.spans_named(later, [n.SPAN_TURN]).values() for span in spans)
         return next((root.trace_id for root in roots if interrupted(root) == turn.trace_id), None)
 
-    def logs(self, trace_id: str, limit: int) -> list[Log]:
-        """Return the first log records of this trace, in order of time."""
+    def logs(self, trace_id: str, limit: int, *, content: bool = True) -> list[Log]:
+        """Return the first log records of this trace, in order of time; without `content`, less what was said."""
         rows = self.ask(
             "SELECT span_id, time_ns, severity, body, service, attributes"
             " FROM log JOIN source ON source.id = log.source WHERE trace_id = ? ORDER BY time_ns, log.id LIMIT ?",
             [bytes.fromhex(trace_id), limit],
         )
-        return [
-            Log(trace_id, span_id.hex() if span_id else None, time_ns, severity, body, service, json.loads(attributes))
-            for span_id, time_ns, severity, body, service, attributes in rows
-        ]
+        found = []
+        for span_id, time_ns, severity, said, service, text in rows:
+            body, attributes = said, json.loads(text)
+            if not content:
+                body, attributes = stored_log_without(body, attributes)
+            span = span_id.hex() if span_id else None
+            found.append(Log(trace_id, span, time_ns, severity, body, service, attributes))
+        return found
 
     def count_logs(self, trace_id: str) -> int:
         """Return how many log records of this trace there are."""
@@ -196,14 +204,20 @@ def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def read_spans(connection: sqlite3.Connection, trace_id: bytes) -> list[Span]:
+def read_spans(connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
     rows = connection.execute(
         "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"
         " WHERE trace_id = ? ORDER BY start_ns, end_ns DESC",
         [trace_id],
     )
-    return [plain_span(OtlpSpan.FromString(body), service, scope) for body, service, scope in rows]
+    found = []
+    for body, service, scope in rows:
+        message = OtlpSpan.FromString(body)
+        if not content:
+            strip_span(message)
+        found.append(plain_span(message, service, scope))
+    return found
 
 
 def _last(connection: sqlite3.Connection) -> str:

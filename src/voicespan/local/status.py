@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
+from voicespan.local.access import WITHHELD, is_near
 from voicespan.local.api import as_json
 from voicespan.local.schema import StoreError
 from voicespan.version import __version__
@@ -50,10 +51,11 @@ class Status:
         """Yield the route."""
         yield Route("/api/status", self.status)
 
-    async def status(self, _: Request) -> Response:
+    async def status(self, request: Request) -> Response:
         """Answer; what the database is asked is asked in a thread."""
+        withheld = None if is_near(request) else WITHHELD
         try:
-            return as_json(await run_in_threadpool(self.said))
+            return as_json(await run_in_threadpool(self.said) | {"content_withheld": withheld})
         except StoreError as error:
             return as_json({"error": str(error)}, 503)
 

@@ -31,9 +31,10 @@ from starlette.routing import Route
 
 from voicespan.content import MAX_AUDIO_BYTES, MAX_TEXT_BYTES
 from voicespan.local import decode, log, view
+from voicespan.local.access import WITHHELD, is_near
 from voicespan.local.api import as_json
 from voicespan.local.body import Limits, RefusedError, drain, parts
-from voicespan.local.content import strip_log, strip_span
+from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES
 from voicespan.local.form import MalformedRequestError, from_plain, to_plain
 from voicespan.local.pieces import pieces
@@ -140,10 +141,7 @@ def _resource_spans(reader: Reader, trace_ids: Sequence[bytes], *, content: bool
 def _resource_logs(reader: Reader, trace_ids: Sequence[bytes], *, content: bool) -> list[dict[str, Any]]:
     found = []
     for (_, resource, scope), rows in groupby(_ask(reader, _LOGS, trace_ids), key=lambda row: row[:3]):
-        records = [_record(*row[3:]) for row in rows]
-        if not content:
-            for record in records:
-                strip_log(record)
+        records = [_record(*row[3:], content=content) for row in rows]
         found.append(_of_source(resource, scope, "scopeLogs", "logRecords", [to_plain(record) for record in records]))
     said = [_said(*row) for row in _ask(reader, _CONTENT, trace_ids)] if content else []
     if said:
@@ -158,15 +156,25 @@ def _of_source(resource: bytes, scope: bytes, of_scope: str, kind: str, items: l
 
 
 def _record(
-    trace_id: bytes, span_id: bytes | None, time_ns: int, severity: int, body: str, attributes: str
+    trace_id: bytes,
+    span_id: bytes | None,
+    time_ns: int,
+    severity: int,
+    body: str,
+    attributes: str,
+    *,
+    content: bool,
 ) -> LogRecord:
+    values: dict[str, Value] = json.loads(attributes)
+    if not content:
+        body, values = stored_log_without(body, values)
     return LogRecord(
         trace_id=trace_id,
         span_id=span_id or b"",
         time_unix_nano=time_ns,
         severity_number=severity,  # type: ignore[arg-type] # a plain number for the type checker
-        body=AnyValue(string_value=body),
-        attributes=_pairs(json.loads(attributes)),
+        body=AnyValue(string_value=body) if body else None,
+        attributes=_pairs(values),
     )
 
 
@@ -318,6 +326,8 @@ class Transfer:
         """Give the file; it is made while it is sent."""
         parameters = dict(request.query_params)
         reader = self.intake.store.reader
+        if parameters.get("content") == "true" and not is_near(request):
+            return as_json({"error": WITHHELD}, 403)
         try:
             content = self._with_content(parameters)
             trace_ids = await run_in_threadpool(traces, reader, parameters)
