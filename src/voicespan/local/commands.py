@@ -24,7 +24,7 @@ from voicespan.local.form import MalformedRequestError
 from voicespan.local.intake import Intake
 from voicespan.local.listing import turn_line, turn_table
 from voicespan.local.options import Options, complaints, kept, place, send_variables
-from voicespan.local.query import INCOMPLETE, SORT_COLUMNS, TurnQuery
+from voicespan.local.query import CONDITIONS, SORT_COLUMNS, TurnQuery
 from voicespan.local.reader import Reader, UnknownTurnError
 from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400
 _MIB = 1 << 20
-_OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", INCOMPLETE)
+_OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", *CONDITIONS)
 _PIPE_WIDTH = 120
 _MAX_LINES = 1000
 
