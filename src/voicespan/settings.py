@@ -54,6 +54,7 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 FLAG = Type("true or false", _flag)
 TEXT = Type("a text", str)
+POSITIVE = Type("a number above 0", _number(above=0))
 POSITIVE_S = Type("a number of seconds above 0", _number(above=0))
 DURATION_S = Type("a number of seconds, 0 or more", _number(least=0))
 DURATION_MS = Type("a number of milliseconds, 0 or more", _number(least=0))
@@ -173,6 +174,15 @@ class Settings:
         None,
         "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory. "
         "`:memory:` is one that is gone when the viewer ends.",
+    )
+    keep_days: float | None = _variable(
+        "KEEP_DAYS",
+        POSITIVE,
+        None,
+        "The viewer forgets turns that are older, from now on and whoever opens its database; at first 14.",
+    )
+    keep_mib: float | None = _variable(
+        "KEEP_MIB", POSITIVE, None, "The viewer forgets the oldest turns beyond this size; at first 1024."
     )
     viewer_endpoint: str | None = _variable(
         "VIEWER_ENDPOINT",

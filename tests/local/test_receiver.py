@@ -336,6 +336,9 @@ def test_status_says_what_there_is(tmp_path: Path) -> None:
             "rejected": 1,
             "grpc": {"endpoint": None, "say": None},
             "trace_link": link,
+            "in_memory": False,
+            "content_withheld": None,
+            "send": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint},
         }
 
 
@@ -523,3 +526,20 @@ def test_restarted_receiver_has_the_turns_of_before(tmp_path: Path) -> None:
         post(receiver, BODY, PROTOBUF)
     with Receiver(port=0, database=str(path)) as receiver:
         assert len(receiver.store.reader.turns(TurnQuery())) == 1
+
+
+def test_idle_viewer_forgets_what_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes, nobody asks: turns go when their time is up, and pages that are open hear of it."""
+    monkeypatch.setattr("voicespan.local.intake.TIDY_EVERY_S", 0.05)
+    with Receiver(port=0) as receiver, httpx.Client(base_url=receiver.endpoint, timeout=30) as client:
+        trace = turn()
+        client.post("/v1/traces", content=request(*trace.spans).SerializeToString(), headers=PROTOBUF)
+        with client.stream("GET", "/api/events") as events:
+            lines = events.iter_lines()
+            while next(lines) != "event: ready":
+                pass
+            receiver.store.retention = Retention(max_age_s=-1)
+            while next(lines) != "event: forgotten":
+                pass
+            assert json.loads(next(lines).removeprefix("data: ")) == {"spans": len(trace.spans)}
+        assert client.get("/api/turns").json()["matching"] == 0

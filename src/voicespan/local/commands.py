@@ -26,7 +26,6 @@ from voicespan.local.listing import turn_line, turn_table
 from voicespan.local.options import Options, complaints, kept, place, send_variables
 from voicespan.local.query import CONDITIONS, SORT_COLUMNS, TurnQuery
 from voicespan.local.reader import Reader, UnknownTurnError
-from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
 from voicespan.local.store import MEMORY, Store, default_database
 from voicespan.local.transfer import Imported, exported, pieces_of, take_bytes, traces
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from voicespan.local.server import Receiver
     from voicespan.local.turn import Turn
 
-_DAY_S = 86_400
-_MIB = 1 << 20
 _OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", *CONDITIONS)
 _PIPE_WIDTH = 120
 _MAX_LINES = 1000
@@ -75,10 +72,14 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 )
 @_database_option
 @click.option(
-    "--keep-days", type=_POSITIVE, default=14, show_default=True, help="Forget turns that are older than this."
+    "--keep-days",
+    type=_POSITIVE,
+    help="Forget turns that are older than this, from now on.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
 )
 @click.option(
-    "--keep-mib", type=_POSITIVE, default=1024, show_default=True, help="Forget the oldest turns beyond this size."
+    "--keep-mib",
+    type=_POSITIVE,
+    help="Forget the oldest turns beyond this size.  [default: VOICESPAN_KEEP_MIB, else as before; at first 1024]",
 )
 @click.option("--content", is_flag=True, help="Keep what is said: transcripts, prompts, audio.  [VOICESPAN_CONTENT]")
 @click.option(
@@ -87,10 +88,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
     help="Where a trace is in another program, with {trace_id} in the address.  [default: VOICESPAN_TRACE_LINK]",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page in the browser.")
-def ui(*, keep_days: float, keep_mib: float, no_browser: bool, **options: Any) -> None:
+def ui(*, no_browser: bool, **options: Any) -> None:
     """Receive turns on this machine and show them: a page in the browser, and a line here for each. Ctrl-C ends it."""
-    retention = Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=int(keep_mib * _MIB))
-    receiver = Options(retention=retention, **options).receiver()
+    receiver = Options(**options).receiver()
     console = _console()
     with _errors("listen"), stop_signal() as stopped, receiver:
         end = receiver.store.listen(_Announcer())  # first: whoever reads the address may send at once

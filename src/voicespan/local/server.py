@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 
 from voicespan.local import port as ports
-from voicespan.local.access import new_token, with_token
+from voicespan.local.access import new_token, sender_headers, with_token
 from voicespan.local.body import Limits
 from voicespan.local.forward import Forward
 from voicespan.local.grpc import GrpcDoor
@@ -22,7 +22,7 @@ from voicespan.local.store import Store
 from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from voicespan.local.retention import Retention
@@ -54,7 +54,7 @@ class Receiver:
         grpc_port: int | None = None,
         content: bool = False,
         trace_link: str | None = None,
-        retention: Retention | None = None,
+        retention: Retention | Mapping[str, int | None] | None = None,
         limits: Limits | None = None,
         forward: str | None = None,
     ) -> None:
@@ -90,6 +90,12 @@ class Receiver:
     def reachable(self) -> str:
         """The same as other machines write it, where they can reach it."""
         return f"http://{ports.known(self.host)}:{self.port}"
+
+    @property
+    def send(self) -> dict[str, str]:
+        """The variables that let a service send here."""
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.reachable}
+        return endpoint if self.token is None else {**endpoint, "OTEL_EXPORTER_OTLP_HEADERS": sender_headers(self.token)}
 
     @property
     def page(self) -> str:
@@ -128,7 +134,7 @@ class Receiver:
             application(
                 intake,
                 live,
-                Status(intake, self.grpc, trace_link=self._trace_link),
+                Status(intake, self.grpc, send=self.send, trace_link=self._trace_link),
                 token=self.token,
                 allowed_hosts=self._allowed_hosts,
                 limits=self._limits,

@@ -13,7 +13,7 @@ from voicespan.local.schema import StoreError
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -42,9 +42,11 @@ def checked_trace_link(template: str) -> str:
 class Status:
     """`GET /api/status`."""
 
-    def __init__(self, intake: Intake, grpc: GrpcDoor, *, trace_link: str | None = None) -> None:
+    def __init__(self, intake: Intake, grpc: GrpcDoor, *, send: Mapping[str, str], trace_link: str | None = None) -> None:
         self.intake = intake
         self.grpc = grpc
+        self.send = send
+        """The variables that let a service send here."""
         self.trace_link = trace_link
 
     def routes(self) -> Iterator[Route]:
@@ -78,6 +80,7 @@ class Status:
             },
             "rejected": counts.rejected,
             "grpc": {"endpoint": self.grpc.endpoint, "say": self.grpc.say},
+            "send": dict(self.send),
             "trace_link": self.trace_link,
             "others": store.others(),
         }
