@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sqlite3
 import tempfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -59,6 +60,7 @@ CONTENT_SCOPE = "voicespan.content"
 _ROLE, _SAMPLE_RATE, _AUDIO = "voicespan.content.role", "voicespan.content.sample_rate", "voicespan.content.audio"
 _ROLES: dict[str, Role] = {"user": "user", "agent": "agent"}
 _BATCH_CHARACTERS = 1 << 20
+_NO_ROOM = 507
 _IMPORT_LIMITS = Limits(sent_bytes=2 << 30, body_bytes=8 << 30, seconds=600.0)
 _SPANS = (
     "SELECT source, resource, instrumentation, body FROM span JOIN source ON source.id = span.source"
@@ -356,21 +358,37 @@ class Transfer:
         """Take a file. It waits on disk until it has come whole."""
         imported = Imported()
         try:
-            with tempfile.TemporaryFile(prefix="voicespan-") as file:
+            # Unbuffered: what does not fit on the disk is known when it is written, and not when the file is closed.
+            with await run_in_threadpool(tempfile.TemporaryFile, prefix="voicespan-", buffering=0) as file:
                 async for part in parts(request, _IMPORT_LIMITS):
-                    file.write(part)
-                file.seek(0)
-                await run_in_threadpool(take_bytes, file, self.intake, imported)
+                    await run_in_threadpool(_write, file, part)
+                await run_in_threadpool(_take_whole, file, self.intake, imported)
         except RefusedError as refused:
             await drain(request, _IMPORT_LIMITS)
             return as_json({"error": str(refused)}, refused.status)
         except MalformedRequestError as malformed:
             return as_json({"error": str(malformed), **asdict(imported)}, 400)
         except StoreError as error:
-            return as_json({"error": str(error), **asdict(imported)}, 503)
+            full = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            return as_json({"error": str(error), **asdict(imported)}, _NO_ROOM if full else 503)
+        except OSError as error:
+            await drain(request, _IMPORT_LIMITS)
+            return as_json({"error": f"cannot keep the file while it comes: {error}", **asdict(imported)}, _NO_ROOM)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         return as_json(asdict(imported))
+
+
+def _write(file: IO[bytes], part: bytes) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _take_whole(file: IO[bytes], intake: Intake, imported: Imported) -> None:
+    file.seek(0)
+    with io.BufferedReader(file) as buffered:  # type: ignore[arg-type] # a file that is not buffered is raw
+        take_bytes(buffered, intake, imported)
 
 
 def take_bytes(file: IO[bytes], intake: Intake, imported: Imported) -> None:
