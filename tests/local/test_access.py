@@ -273,3 +273,23 @@ def test_who_is_near(client: str | None, server: str, near: bool) -> None:  # no
     """Near is who asks from this machine, also at the address that others know it by."""
     scope = {"type": "http", "client": client and (client, 5), "server": (server, 4318), "headers": []}
     assert is_near(HTTPConnection(scope)) is near
+
+
+def test_every_answer_has_the_security_headers(spoken: tuple[Receiver, str], guarded: Receiver) -> None:
+    """Pages, data, audio, files and refusals alike: no sniffing, no use by other origins, nothing to load elsewhere."""
+    receiver, trace_id = spoken
+    asked = [
+        *(f"{receiver.endpoint}{path}" for path in ("/", "/main.js", "/health", "/nothing", "/api/turns", "/api/export")),
+        *(f"{receiver.endpoint}{path}" for path in ("/api/turns?limit=x", f"/api/turns/{trace_id}/audio/user")),
+        f"{guarded.endpoint}/api/turns",
+        f"{guarded.endpoint}/?token={quote(TOKEN)}",
+    ]
+    answers = [httpx.get(address) for address in asked]
+    answers.append(httpx.get(f"{receiver.endpoint}/", headers={"Host": "evil.test"}))
+    answers.append(httpx.post(f"{receiver.endpoint}/v1/traces", content=b"x", headers=PROTOBUF))
+    answers.append(httpx.post(f"{receiver.endpoint}/api/import", content=b"x"))
+    assert {answer.status_code for answer in answers} == {200, 303, 400, 401, 403, 404, 415}
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")

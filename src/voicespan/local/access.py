@@ -11,7 +11,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from voicespan.local.page import SECURITY_HEADERS
 from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class TokenOnly:
             return None
         rest = urlencode([(key, value) for key, value in query if key != PARAMETER])
         path = "/" + scope["path"].lstrip("/")  # two slashes at the beginning would be another host
-        answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303, {**SECURITY_HEADERS})
+        answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
         answer.set_cookie(_cookie_name(scope), given, httponly=True, samesite="strict")
         MutableHeaders(scope=None, raw=answer.raw_headers)["Cache-Control"] = "no-store"
         return answer
