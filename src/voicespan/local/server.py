@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +23,7 @@ from voicespan.local.store import Store
 from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
@@ -117,15 +119,19 @@ class Receiver:
             OSError: the host is not of this machine, or no port can be had.
 
         """
-        listening = ports.listen(self.host, self.wanted_port)
-        try:
-            self.port = listening.getsockname()[1]
-            if self.wanted_port not in (0, self.port):
-                self.moved = f"port {self.wanted_port} is taken by {ports.holder(self.wanted_port)}"
-            self._store = Store(self._database, retention=self._retention)
-        except BaseException:
-            listening.close()
-            raise
+        with ExitStack() as on_failure:
+            listening = ports.listen(self.host, self.wanted_port)
+            on_failure.callback(listening.close)
+            on_failure.callback(self.stop)
+            self._start(listening)
+            on_failure.pop_all()
+        return self
+
+    def _start(self, listening: socket.socket) -> None:
+        self.port = listening.getsockname()[1]
+        if self.wanted_port not in (0, self.port):
+            self.moved = f"port {self.wanted_port} is taken by {ports.holder(self.wanted_port)}"
+        self._store = Store(self._database, retention=self._retention)
         self._live = live = Live(self._store)
         self._intake = intake = Intake(self._store, content=self.content, forward=self._forwarding())
         if self._grpc_port is not None:
@@ -150,8 +156,7 @@ class Receiver:
             target=server.run, kwargs={"sockets": [listening]}, name="voicespan-receiver", daemon=True
         )
         self._thread.start()
-        self._wait_until_started(server, self._thread)
-        return self
+        _wait_until_started(server, self._thread)
 
     def _forwarding(self) -> Forward | None:
         self.forward = None if self._forward is None else Forward(self._forward)
@@ -182,10 +187,10 @@ class Receiver:
     ) -> None:
         self.stop()
 
-    def _wait_until_started(self, server: uvicorn.Server, thread: threading.Thread) -> None:
-        until = time.monotonic() + _START_TIMEOUT_S
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() > until:
-                self.stop()
-                raise RuntimeError("the receiver did not start")
-            time.sleep(0.005)
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    until = time.monotonic() + _START_TIMEOUT_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > until:
+            raise RuntimeError("the receiver did not start")
+        time.sleep(0.005)
