@@ -343,7 +343,7 @@ def test_status_says_what_there_is(tmp_path: Path) -> None:
 
 
 LOCAL = ["localhost", "LOCALHOST:4318", "127.0.0.1:80", "[::1]:4318", "localhost.", "mine.test"]
-STRANGE = ["evil.test", "evil.test:4318", "localhost.evil.test", "127.0.0.1.evil.test", "", "[::2]"]
+STRANGE = ["evil.test", "evil.test:4318", "localhost.evil.test", "127.0.0.1.evil.test", "", "[::2]", "[::1].evil.test"]
 
 
 @pytest.mark.parametrize("host", LOCAL)

@@ -4,7 +4,8 @@
 |---|---|
 | `/api/turns` | the turns of a query, each with the sentence that says why the user waited; how many match |
 | `/api/turns/ID` | one trace: its turn, what is beside it, its spans, its log; `last` and a prefix do as well |
-| `/api/turns/ID/audio/ROLE` | what `user` or `agent` said, as a WAV file |
+| `/api/turns/ID/audio/ROLE` | what `user` or `agent` said, as a WAV file; also in parts |
+| `/api/turns/ID/peaks` | how loud each side was in the course of what it said |
 | `/api/figures` | key figures and the percentiles of every stage; `objective_ms` is what turns should stay within |
 | `/api/silence` | where the heard silence goes: the stages' mean and median |
 | `/api/dots` | one latency of every turn over time, with percentile lines; `of` names the latency |
@@ -33,7 +34,7 @@ from starlette.routing import Route
 
 from voicespan.local import figures, view
 from voicespan.local.access import WITHHELD, is_near
-from voicespan.local.audio import as_wav
+from voicespan.local.audio import SAMPLE_BYTES, as_wav, part_of, peaks
 from voicespan.local.compare import compare, earlier
 from voicespan.local.conversation import UnknownSessionError, conversation
 from voicespan.local.reader import UnknownTurnError
@@ -72,6 +73,7 @@ class Api:
         yield Route("/api/turns", self.turns)
         yield Route("/api/turns/{trace_id}", self.turn)
         yield Route("/api/turns/{trace_id}/audio/{role}", self.audio)
+        yield Route("/api/turns/{trace_id}/peaks", self.peaks)
         yield Route("/api/figures", partial(_answer, self._figures))
         yield Route("/api/silence", partial(_answer, self._silence))
         yield Route("/api/dots", partial(_answer, self._dots))
@@ -101,7 +103,13 @@ class Api:
         if not is_near(request):
             return as_json({"error": WITHHELD}, 403)
         prefix, role = request.path_params["trace_id"], request.path_params["role"]
-        return await _answer(lambda _: self._audio(prefix, role), request)
+        wanted = request.headers.get("range", "")
+        return await _answer(lambda _: self._audio(prefix, role, wanted), request)
+
+    async def peaks(self, request: Request) -> Response:
+        """Give what one sees of the audio of a turn."""
+        prefix, near = request.path_params["trace_id"], is_near(request)
+        return await _answer(lambda _: self._peaks(prefix, near=near), request)
 
     async def events(self, _: Request) -> Response:
         """Send the ids of turns as they are stored."""
@@ -134,12 +142,32 @@ class Api:
     def _about_content(self, *, near: bool) -> dict[str, Any]:
         return {"content_kept": self.content, "content_withheld": None if near else WITHHELD}
 
-    def _audio(self, prefix: str, role: str) -> Response:
+    def _audio(self, prefix: str, role: str, wanted: str) -> Response:
         trace_id = self.reader.find(prefix)
         found = self.reader.audio(trace_id, role)
         if found is None:
             raise UnknownTurnError(f"there is no audio of {role!r} in trace {trace_id}")
-        return Response(as_wav(*found), media_type="audio/wav", headers=_UNKEPT)
+        wav = as_wav(*found)
+        headers = {**_UNKEPT, "Accept-Ranges": "bytes"}
+        try:
+            part = part_of(wanted, len(wav))
+        except ValueError as error:
+            return as_json({"error": str(error)}, 416, {"Content-Range": f"bytes */{len(wav)}"})
+        if part is None:
+            return Response(wav, media_type="audio/wav", headers=headers)
+        start, end = part
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(wav)}"
+        return Response(wav[start:end], 206, headers, media_type="audio/wav")
+
+    def _peaks(self, prefix: str, *, near: bool) -> dict[str, Any]:
+        trace_id = self.reader.find(prefix)
+        sides: dict[str, Any] = {}
+        for role in ("user", "agent"):
+            found = self.reader.audio(trace_id, role) if near else None
+            if found is not None:
+                pcm, sample_rate = found
+                sides[role] = {"duration_s": len(pcm) / SAMPLE_BYTES / sample_rate, "peaks": peaks(pcm)}
+        return {"trace_id": trace_id, "sides": sides, **self._about_content(near=near)}
 
     def _figures(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         objective_ns = view.number(parameters, "objective_ms", figures.OBJECTIVE_NS, NS_PER_MS)
@@ -188,9 +216,9 @@ async def _answer(ask: Callable[[Mapping[str, str]], dict[str, Any] | Response],
     return found if isinstance(found, Response) else as_json(found)
 
 
-def as_json(content: dict[str, Any], status: int = 200) -> Response:
+def as_json(content: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer that nobody keeps."""
-    return JSONResponse(content, status, _UNKEPT)
+    return JSONResponse(content, status, {**_UNKEPT, **(headers or {})})
 
 
 def _without(parameters: Mapping[str, str], *keys: str) -> dict[str, str]:
