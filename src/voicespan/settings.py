@@ -202,7 +202,8 @@ class Settings:
         TEXT,
         None,
         "What the viewer asks of everyone who sends to it or looks at it: at least 16 letters and digits. Where other "
-        "machines can reach it, it makes one at its start unless this is set.",
+        "machines can reach it, it makes one at its start unless this is set. A service takes it along to "
+        "`VOICESPAN_VIEWER_ENDPOINT`.",
     )
     trace_link: str | None = _variable(
         "TRACE_LINK",

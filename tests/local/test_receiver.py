@@ -312,7 +312,11 @@ def test_answer_says_which_log_records_were_left_out(receiver: Receiver) -> None
     assert "2262" in partial.error_message
     assert receiver.store.reader.ask("SELECT body FROM log", []) == [("good",)]
     assert post(receiver, log_request(bad).SerializeToString(), PROTOBUF, "/v1/logs").status_code == 400
-    assert said(receiver)["rejected"] == 1
+    assert (said(receiver)["rejected"], said(receiver)["refused"]) == (2, 1)
+    post(receiver, b"\xff\xff", PROTOBUF)
+    spans = request(("a", "b", broken(name="")), ("a", "b", broken(name=""))).SerializeToString()
+    assert post(receiver, spans, PROTOBUF).status_code == 400
+    assert (said(receiver)["rejected"], said(receiver)["refused"]) == (4, 3)
 
 
 def test_status_says_what_there_is(tmp_path: Path) -> None:
@@ -334,6 +338,7 @@ def test_status_says_what_there_is(tmp_path: Path) -> None:
             "received": {"spans": len(trace.spans), "logs": 0, "metrics": 0},
             "not_shown": {"metrics": 0, "logs_without_trace": 0, "content": 0},
             "rejected": 1,
+            "refused": 0,
             "grpc": {"endpoint": None, "say": None},
             "trace_link": link,
             "in_memory": False,

@@ -26,9 +26,11 @@ _Request = TypeVar("_Request", bound=Message)
 class MalformedRequestError(ValueError):
     """The request is not what it says it is, or nothing in it can be used; the message is the reason."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, items: int = 0) -> None:
         # The reason may quote what came, and goes back as UTF-8.
         super().__init__(reason.encode(errors="backslashreplace").decode())
+        self.items = items
+        """How many spans or log records it had, where that could be told."""
 
 
 def read(kind: type[_Request], form: str, body: bytes) -> _Request:

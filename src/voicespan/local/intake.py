@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from voicespan.local.decode import decode_json, decode_protobuf
-from voicespan.local.form import JSON, read
+from voicespan.local.form import JSON, MalformedRequestError, read
 from voicespan.local.log import decode_logs
 from voicespan.local.schema import StoreError
 
@@ -50,6 +50,8 @@ class Counts:
     logs_without_trace: int = 0
     rejected: int = 0
     """Spans and log records that made no sense."""
+    refused: int = 0
+    """Requests of which nothing could be used."""
     content: int = 0
     """Values that were not kept because they hold what was said."""
 
@@ -77,7 +79,15 @@ class Intake:
         """
         if self.forward is not None:
             self.forward.put(signal, form, body)
-        return self.run(lambda: self._take[signal](form, body))
+        return self.run(lambda: self._taken(signal, form, body))
+
+    def _taken(self, signal: str, form: str, body: bytes) -> Message:
+        try:
+            return self._take[signal](form, body)
+        except MalformedRequestError as malformed:
+            self.counts.refused += 1
+            self.counts.rejected += malformed.items
+            raise
 
     def run(self, work: Callable[[], _T]) -> Future[_T]:
         """Do something in the thread that takes requests."""

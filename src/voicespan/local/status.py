@@ -79,6 +79,7 @@ class Status:
                 "content": counts.content,
             },
             "rejected": counts.rejected,
+            "refused": counts.refused,
             "grpc": {"endpoint": self.grpc.endpoint, "say": self.grpc.say},
             "send": dict(self.send),
             "trace_link": self.trace_link,
