@@ -311,3 +311,32 @@ def test_peaks_follow_the_audio(receiver: Receiver) -> None:
 def test_short_audio_has_fewer_peaks(size: int, count: int) -> None:
     """Of fewer samples than peaks each is one; half a sample at the end is none."""
     assert len(peaks(b"\1" * size)) == count
+
+
+def test_turns_of_a_list_say_how_many_log_lines_they_have(receiver: Receiver) -> None:
+    """Each row has the number of its log lines, and of the warnings and worse among them."""
+    first, second = turn(), turn()
+    receiver.store.add(received(first, second))
+    lines = [log(first, f"{number}", severity_number=number) for number in (0, 9, 12, 13, 17, 24)]
+    receiver.store.add_logs(logs(*lines))
+    rows = httpx.get(f"{receiver.endpoint}/api/turns").json()["turns"]
+    found = {row["trace_id"]: (row["log_lines"], row["log_warnings"]) for row in rows}
+    assert found == {first.hex: (6, 3), second.hex: (0, 0)}
+
+
+def test_how_soon_the_agent_was_silent_is_a_latency(receiver: Receiver) -> None:
+    """The time to silence after a barge-in has percentiles, a column to sort by, dots, and a row of the comparison."""
+    traces = [turn(outcome="interrupted") for _ in range(30)]
+    for number, trace in enumerate(traces):
+        trace.add("barge_in", 3000, 3100 + 10 * number, trace.spans[0][2].span_id, voice__barge_in__phase="total")
+    receiver.store.add(received(*traces, turn()))
+
+    def ask(address: str) -> Any:
+        return httpx.get(f"{receiver.endpoint}/api/{address}").json()
+
+    silenced = ask("figures")["stages"]["silenced"]
+    assert (silenced["turns"], silenced["p50_s"], silenced["p95_s"]) == (30, 0.24, 0.38)
+    assert ask("turns?sort=silenced&limit=1")["turns"][0]["trace_id"] == traces[-1].hex
+    assert ask("turns?stage=silenced&over_ms=300")["matching"] == 9
+    assert len(ask("dots?of=silenced")["trace_id"]) == 30
+    assert ask("compare?against=..")["latencies"]["silenced"]["p50"]["clear"] is False

@@ -119,7 +119,12 @@ class Api:
 
     def _turns(self, parameters: Mapping[str, str], *, near: bool) -> dict[str, Any]:
         query = view.query(parameters)
-        found = [view.turn(turn, content=near) for turn in self.reader.turns(query)]
+        rows = self.reader.turns(query)
+        counts = self.reader.log_counts([row.trace_id for row in rows])
+        found = []
+        for row in rows:
+            lines, warnings = counts.get(row.trace_id, (0, 0))
+            found.append(view.turn(row, content=near) | {"log_lines": lines, "log_warnings": warnings})
         with self.reader.columns.current() as columns:
             return {"matching": len(columns.select(query)), "turns": found}
 

@@ -35,6 +35,7 @@ SORT_COLUMNS = {
     "tts": "tts_first_audio_ns",
     "realtime": "realtime_first_audio_ns",
     "network": "playback_start_ns",
+    "silenced": "silenced_ns",
 }
 """What a list of turns can be sorted by; the largest comes first."""
 

@@ -12,7 +12,7 @@ from voicespan import names as n
 from voicespan.local.columns import Columns
 from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
-from voicespan.local.log import Log
+from voicespan.local.log import WARNING, Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _TRACE_DIGITS = 2 * TRACE_ID_BYTES
 _COLUMNS = ", ".join(COLUMNS)
+_MAX_MARKS = 10_000
 
 
 _LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
@@ -143,6 +144,18 @@ class Reader:
     def count_logs(self, trace_id: str) -> int:
         """Return how many log records of this trace there are."""
         return int(self.ask("SELECT count(*) FROM log WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
+
+    def log_counts(self, trace_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return, for those of these traces that have any, how many log records there are, and warnings among them."""
+        found = {}
+        for start in range(0, len(trace_ids), _MAX_MARKS):
+            some = [bytes.fromhex(trace_id) for trace_id in trace_ids[start : start + _MAX_MARKS]]
+            statement = (
+                f"SELECT trace_id, count(*), sum(severity >= {WARNING}) FROM log"  # noqa: S608
+                f" WHERE trace_id IN ({_marks(some)}) GROUP BY trace_id"
+            )
+            found.update({trace_id.hex(): (lines, warnings) for trace_id, lines, warnings in self.ask(statement, some)})
+        return found
 
     def content(self, trace_ids: Sequence[str]) -> dict[str, dict[str, Said]]:
         """Return, for each of these traces, what was said by whom, and whether there is audio of it."""
