@@ -74,7 +74,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 @click.option(
     "--keep-days",
     type=_POSITIVE,
-    help="Forget turns that are older than this, from now on.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
+    help="Forget turns that are older than this.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
 )
 @click.option(
     "--keep-mib",

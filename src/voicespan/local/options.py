@@ -66,10 +66,14 @@ class Options:
             raise click.UsageError(str(error)) from None
 
 
-def _limits(days: float | None, mib: float | None) -> dict[str, int]:
+def _limits(days: float | None, mib: float | None) -> dict[str, int | None]:
     """Return the limits that are asked for; the file has the others."""
-    wanted = {"max_age_s": days and int(days * _DAY_S), "max_bytes": mib and int(mib * _MIB)}
-    return {name: value for name, value in wanted.items() if value is not None}
+    limits: dict[str, int | None] = {}
+    if days is not None:
+        limits["max_age_s"] = int(days * _DAY_S)
+    if mib is not None:
+        limits["max_bytes"] = int(mib * _MIB)
+    return limits
 
 
 def complaints(receiver: Receiver) -> list[str]:
