@@ -232,11 +232,11 @@ def read_spans(
     parameters: list[object] = [trace_id]
     if most != _ALL:
         of = (
-            f"FROM (SELECT body, service, scope, start_ns, end_ns {of}"  # noqa: S608
+            f"FROM (SELECT body, service, scope, start_ns, end_ns {of}"
             f" ORDER BY scope = ? OR name IN ({_marks(_NAMES)}) DESC, start_ns LIMIT ?)"
         )
         parameters += [SCOPE, *_NAMES, most]
-    rows = connection.execute(f"SELECT body, service, scope {of} ORDER BY start_ns, end_ns DESC", parameters)  # noqa: S608
+    rows = connection.execute(f"SELECT body, service, scope {of} ORDER BY start_ns, end_ns DESC", parameters)
     found = []
     for body, service, scope in rows:
         message = OtlpSpan.FromString(body)

@@ -17,7 +17,7 @@ import sqlite3
 import tempfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -380,7 +380,7 @@ class Transfer:
 
 def _temporary() -> io.FileIO:
     """Return a file without a name; unbuffered: what does not fit on the disk is known when it is written."""
-    return cast("io.FileIO", tempfile.TemporaryFile(prefix="voicespan-", buffering=0))
+    return tempfile.TemporaryFile(prefix="voicespan-", buffering=0)
 
 
 def _write(file: io.FileIO, part: bytes) -> None:
