@@ -183,7 +183,8 @@ def test_log_records_for_the_viewer_are_redacted_by_the_same_rules(config: dict[
     )
     attributes, text = read(DEPLOY / "collector/viewer.yaml")["processors"]["transform/logs"]["log_statements"]
     assert attributes["statements"] == of_spans
-    assert [rule.replace("replace_pattern(body, ", 'replace_all_patterns(attributes, "value", ') for rule in text["statements"]] == of_spans
+    of_attributes = 'replace_all_patterns(attributes, "value", '
+    assert [rule.replace("replace_pattern(body, ", of_attributes) for rule in text["statements"]] == of_spans
 
 
 def test_overlays_change_only_what_they_are_about(config: dict[str, Any]) -> None:

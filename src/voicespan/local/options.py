@@ -40,6 +40,7 @@ class Options:
     content: bool = False
     token: str | None = None
     trace_link: str | None = None
+    forward: str | None = None
 
     def receiver(self) -> Receiver:
         """Return the receiver, not yet started.
@@ -61,6 +62,7 @@ class Options:
                 content=self.content or said.content,
                 token=checked_token(token) if token else None,
                 trace_link=checked_trace_link(trace_link) if trace_link else None,
+                forward=self.forward,
             )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
