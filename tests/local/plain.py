@@ -89,6 +89,9 @@ def plain(trace: Trace, run: str) -> Plain:
     lengths |= {"start": start_ns, "duration": end_ns - start_ns}
     if waits:
         lengths["response"] = length(waits[0])
+    barge_ins = {said(span)["voice.barge_in.phase"]: length(span) for span in named["barge_in"]}
+    if barge_ins:
+        lengths["silenced"] = barge_ins.get("total") or barge_ins["playback_stop"]
     of_stage = {"model": "llm", "voice": "tts", "worker": "tts"}
     keys = {"model": "gen_ai.request.model", "voice": "voice.tts.voice.name", "worker": "voice.worker.id"}
     labels = {
@@ -165,6 +168,9 @@ def some_turns(count: int, seed: int) -> list[Trace]:
                 start_ms = draw.randint(2300, 2900)
                 critical = draw.random() < 0.5
                 trace.add(name, start_ms, start_ms + draw.randint(1, 900), root.span_id, voice__critical_path=critical)
+        for phase in ("detection", "playback_stop", "total")[draw.randint(-3, 1) :] if draw.random() < 0.3 else ():
+            start_ms = draw.randint(3000, 3100)
+            trace.add("barge_in", start_ms, start_ms + draw.randint(1, 400), root.span_id, voice__barge_in__phase=phase)
         for key, value in (("gen_ai.request.model", "large-chat"), ("voice.worker.id", "tts-1")):
             if draw.random() < 0.5:
                 for _, _, span in trace.spans:
@@ -189,6 +195,8 @@ def matching(turns: Iterable[Plain], query: TurnQuery, runs: dict[int, str]) -> 
         found = [each for each in found if each.run == runs.get(query.run)]
     if query.outcome == "incomplete":
         found = [each for each in found if not each.complete]
+    elif query.outcome == "failed":
+        found = [each for each in found if each.outcome in ("error", "timeout")]
     elif query.outcome == "unanswered":
         found = [each for each in found if each.unanswered]
     elif query.outcome is not None:
@@ -267,7 +275,7 @@ def some_runs(count: int, seed: int) -> Iterator[Stored]:
 
 _FILTERS: dict[str, st.SearchStrategy[Any]] = {
     "session": st.sampled_from(["call-1", "call-2", "nobody"]),
-    "outcome": st.sampled_from([*OUTCOMES, "incomplete", "unanswered"]),
+    "outcome": st.sampled_from([*OUTCOMES, "incomplete", "unanswered", "failed"]),
     "service": st.sampled_from(["voice-agent", "tts-worker"]),
     "model": st.sampled_from(["small-chat", "large-chat"]),
     "voice": st.sampled_from(["sam", "nobody"]),

@@ -24,6 +24,9 @@ MAX_LOG_BYTES = 1 << 18
 
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _NUMBERS_PER_LEVEL = 4
+WARNING = _LEVELS.index("WARN") * _NUMBERS_PER_LEVEL + 1
+"""The severity from which on a log record is a warning, or worse."""
+
 _OTHER_LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL", "NOTICE": "INFO"}
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
@@ -86,7 +89,7 @@ def decode_logs(form: str, body: bytes, *, content: bool = True) -> Logs:
     """
     found = checked(read(ExportLogsServiceRequest, form, body), content=content)
     if found.rejected and not found.logs and not found.without_trace:
-        raise MalformedRequestError(f"no log record of {found.rejected} is usable: {found.reason}")
+        raise MalformedRequestError(f"no log record of {found.rejected} is usable: {found.reason}", found.rejected)
     return found
 
 

@@ -10,12 +10,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from voicespan import names as n
 from voicespan.local.columns import Columns
+from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
-from voicespan.local.log import Log
+from voicespan.local.log import WARNING, Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
-from voicespan.local.span import SCOPE
+from voicespan.local.span import SCOPE, scopes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 _TRACE_DIGITS = 2 * TRACE_ID_BYTES
 _COLUMNS = ", ".join(COLUMNS)
+_MAX_MARKS = 10_000
+_ALL = -1
+_NAMES = [span.name for span in n.SPANS]
 
 
 _LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
@@ -92,23 +96,31 @@ class Reader:
             row = connection.execute(statement, [bytes.fromhex(trace_id)]).fetchone()
             return from_row(row) if row else None
 
-    def spans(self, trace_id: str) -> list[Span]:
-        """Return the spans of this trace in order of start; none when the store does not know it."""
+    def spans(self, trace_id: str, *, content: bool = True, most: int = _ALL) -> list[Span]:
+        """Return the spans of this trace in order of start; without `content`, less what was said.
+
+        There are none when the store does not know it. Of more than `most`, the first ones are left that make a turn,
+        then the first of the others.
+        """
         with self._connection() as connection:
-            return read_spans(connection, bytes.fromhex(trace_id))
+            return read_spans(connection, bytes.fromhex(trace_id), content=content, most=most)
+
+    def count_spans(self, trace_id: str) -> int:
+        """Return how many spans of this trace there are."""
+        return int(self.ask("SELECT count(*) FROM span WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
-        """Return, for each of these traces, voicespan's own spans of these names in order of start."""
+        """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
         found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
         statement = (
             "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"  # noqa: S608
-            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)}) AND scope = ?"
+            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)})"
             " ORDER BY start_ns, end_ns DESC"
         )
-        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names, SCOPE]):
+        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names]):
             span = plain_span(OtlpSpan.FromString(body), service, scope)
             found[span.trace_id].append(span)
-        return found
+        return {trace_id: _telling(spans) for trace_id, spans in found.items()}
 
     def interrupted_by(self, turn: Turn) -> str | None:
         """Return the trace id of the turn of the same session that began in this one and interrupted it."""
@@ -120,21 +132,37 @@ class Reader:
         roots = (span for spans in self.spans_named(later, [n.SPAN_TURN]).values() for span in spans)
         return next((root.trace_id for root in roots if interrupted(root) == turn.trace_id), None)
 
-    def logs(self, trace_id: str, limit: int) -> list[Log]:
-        """Return the first log records of this trace, in order of time."""
+    def logs(self, trace_id: str, limit: int, *, content: bool = True) -> list[Log]:
+        """Return the first log records of this trace, in order of time; without `content`, less what was said."""
         rows = self.ask(
             "SELECT span_id, time_ns, severity, body, service, attributes"
             " FROM log JOIN source ON source.id = log.source WHERE trace_id = ? ORDER BY time_ns, log.id LIMIT ?",
             [bytes.fromhex(trace_id), limit],
         )
-        return [
-            Log(trace_id, span_id.hex() if span_id else None, time_ns, severity, body, service, json.loads(attributes))
-            for span_id, time_ns, severity, body, service, attributes in rows
-        ]
+        found = []
+        for span_id, time_ns, severity, said, service, text in rows:
+            body, attributes = said, json.loads(text)
+            if not content:
+                body, attributes = stored_log_without(body, attributes)
+            span = span_id.hex() if span_id else None
+            found.append(Log(trace_id, span, time_ns, severity, body, service, attributes))
+        return found
 
     def count_logs(self, trace_id: str) -> int:
         """Return how many log records of this trace there are."""
         return int(self.ask("SELECT count(*) FROM log WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
+
+    def log_counts(self, trace_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return, for those of these traces that have any, how many log records there are, and warnings among them."""
+        found = {}
+        for start in range(0, len(trace_ids), _MAX_MARKS):
+            some = [bytes.fromhex(trace_id) for trace_id in trace_ids[start : start + _MAX_MARKS]]
+            statement = (
+                f"SELECT trace_id, count(*), sum(severity >= {WARNING}) FROM log"  # noqa: S608
+                f" WHERE trace_id IN ({_marks(some)}) GROUP BY trace_id"
+            )
+            found.update({trace_id.hex(): (lines, warnings) for trace_id, lines, warnings in self.ask(statement, some)})
+        return found
 
     def content(self, trace_ids: Sequence[str]) -> dict[str, dict[str, Said]]:
         """Return, for each of these traces, what was said by whom, and whether there is audio of it."""
@@ -187,18 +215,35 @@ def interrupted(root: Span) -> str | None:
     return next((link.trace_id for link in interrupts), None)
 
 
+def _telling(spans: Sequence[Span]) -> list[Span]:
+    scopes = scopes_of(spans)
+    return [span for span in spans if span.scope in scopes]
+
+
 def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def read_spans(connection: sqlite3.Connection, trace_id: bytes) -> list[Span]:
+def read_spans(
+    connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True, most: int = _ALL
+) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
-    rows = connection.execute(
-        "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"
-        " WHERE trace_id = ? ORDER BY start_ns, end_ns DESC",
-        [trace_id],
-    )
-    return [plain_span(OtlpSpan.FromString(body), service, scope) for body, service, scope in rows]
+    of = "FROM span JOIN source ON source.id = span.source WHERE trace_id = ?"
+    parameters: list[object] = [trace_id]
+    if most != _ALL:
+        of = (
+            f"FROM (SELECT body, service, scope, start_ns, end_ns {of}"
+            f" ORDER BY scope = ? OR name IN ({_marks(_NAMES)}) DESC, start_ns LIMIT ?)"
+        )
+        parameters += [SCOPE, *_NAMES, most]
+    rows = connection.execute(f"SELECT body, service, scope {of} ORDER BY start_ns, end_ns DESC", parameters)
+    found = []
+    for body, service, scope in rows:
+        message = OtlpSpan.FromString(body)
+        if not content:
+            strip_span(message)
+        found.append(plain_span(message, service, scope))
+    return found
 
 
 def _last(connection: sqlite3.Connection) -> str:
@@ -213,7 +258,9 @@ def _only(connection: sqlite3.Connection, prefix: str) -> str:
         raise UnknownTurnError(f"{prefix!r} is not the beginning of a trace id (hex digits, at most {_TRACE_DIGITS})")
     bounds = [bytes.fromhex(prefix.ljust(_TRACE_DIGITS, fill)) for fill in "0f"]
     found = connection.execute(
-        "SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? LIMIT 3", bounds
+        "SELECT * FROM (SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? LIMIT 3)"
+        " UNION SELECT * FROM (SELECT DISTINCT trace_id FROM log WHERE trace_id BETWEEN ? AND ? LIMIT 3)",
+        bounds * 2,
     ).fetchall()
     if not found:
         raise UnknownTurnError(f"no trace begins with {prefix!r}")

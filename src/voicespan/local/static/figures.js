@@ -34,7 +34,7 @@ function draw() {
       change: compared && h("div", { class: "was" }, h("small", {}, "compared with"), h("small", {}, number(compared.before.turns))) }),
     choice("unanswered", figures.unanswered, turns, "unanswered", rate("unanswered")),
     choice("interrupted", figures.interrupted, turns, "interrupted", rate("interrupted", 0)),
-    choice("errors", figures.errors, turns, "error", rate("errors")),
+    choice("errors", figures.errors, turns, "failed", rate("errors")),
     figures.incomplete ? choice("incomplete", figures.incomplete, turns, "incomplete") : null);
 }
 
