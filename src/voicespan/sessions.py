@@ -248,7 +248,8 @@ class Session:
             self.measurement_point = measurement_point
             self.attributes.update(attributes)
             for turn in self._turns:
-                turn.record.session_id = self.id
+                turn.record.session_id, turn.record.transport = self.id, self.transport
+                turn.record.attributes.update(attributes)
 
     @guarded
     def _say(self, message: str, event: str, **fields: object) -> None:

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from voicespan.sessions import EndReason
 
 STOCK = "opentelemetry.instrumentation.asgi"
-_NEEDED = ("OpenTelemetryMiddleware", "collect_request_attributes", "get_host_port_url_tuple", "asgi_getter")
+_NEEDED = (
+    "OpenTelemetryMiddleware",
+    "collect_request_attributes",
+    "get_host_port_url_tuple",
+    "asgi_getter",
+    "_StabilityMode",
+)
 _QUERY = "url.query"
 _SWITCHING = 101
 _FORBIDDEN = 403
@@ -79,7 +85,7 @@ class _Sockets:
     def _setup(self, middleware: Any, scope: Any, parent: Context) -> trace.Span:
         """Start the span of the set-up: an ordinary request of HTTP."""
         name, attributes = middleware.default_span_details(scope)
-        mode = middleware._sem_conv_opt_in_mode  # noqa: SLF001 - the names that the same service's requests have
+        mode = self._module._StabilityMode.HTTP  # noqa: SLF001 - the stable names, whatever requests have
         attributes = {
             **self._module.collect_request_attributes(scope, mode),
             **attributes,

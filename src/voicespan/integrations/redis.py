@@ -103,9 +103,9 @@ def _pipeline(wrapped: Callable[..., Any], client: Any, args: Any, kwargs: Any) 
         names = {_name(command) for command in commands}
         if not commands:
             return None
-        kind = (
-            _MULTI if getattr(client, "is_transaction", False) or getattr(client, "transaction", False) else _PIPELINE
-        )
+        # A flag under one of two names; under the other one asyncio's pipeline has a method.
+        transaction = True in (getattr(client, "is_transaction", None), getattr(client, "transaction", None))
+        kind = _MULTI if transaction else _PIPELINE
         return _Operation(f"{kind} {names.pop()}" if len(names) == 1 else kind, client, len(commands))
 
     return _run(begin, wrapped, args, kwargs)

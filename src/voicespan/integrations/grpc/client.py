@@ -1,4 +1,4 @@
-"""Calls of a client. What gRPC gives back (a call, a stream, a future) stays the very object: its end is listened to."""
+"""Calls of a client. What gRPC gives back (call, stream, future) stays the very object: its end is listened to."""
 
 from __future__ import annotations
 
