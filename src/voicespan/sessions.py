@@ -249,7 +249,7 @@ class Session:
             self.attributes.update(attributes)
             for turn in self._turns:
                 turn.record.session_id, turn.record.transport = self.id, self.transport
-                turn.record.attributes.update(attributes)
+                turn.record.attributes.update(attributes)  # type: ignore[arg-type]
 
     @guarded
     def _say(self, message: str, event: str, **fields: object) -> None:

@@ -29,18 +29,51 @@ _NO_SPAN_PER_PART: dict[str, Any] = {"exclude_spans": ["receive", "send"]}
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What becomes of a library, in words; `remedy` where that is not what one would want."""
+
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Library:
-    """A library: the names of its entry points, its distribution, and the extra that brings its instrumentation.
+    """A library: the names of its entry points, its distribution, and what brings its instrumentation.
 
     `module` is imported by whoever uses the library: OpenTelemetry's instrumentation, which imports all of it, waits
-    for that. Without an extra the instrumentation is part of this package.
+    for that.
     """
 
     names: tuple[str, ...]
     distribution: str
     module: str
-    extra: str | None = None
+    comes_with: str = "voicespan"
     options: dict[str, Any] = field(default_factory=dict)
+    below: str | None = None
+    """A framework on top of it, with which it is instrumented."""
+
+    def examined(self) -> State | None:
+        """Return who instruments the library in this environment, or why nobody does; None where it is not there."""
+        found = version(self.distribution)
+        if found is None:
+            return None
+        title = f"{self.distribution} {found}"
+        entries = [entry for name in self.names for entry in installed().get(name, ()) if entry.value == chosen(name)]
+        if not entries:
+            if self.below is not None and version(self.below) is not None:
+                return None
+            return State(
+                f"{title} is not instrumented: its instrumentation is not installed",
+                f"pip install '{self.comes_with}'",
+            )
+        left_out = [name for name in self.names if name in disabled()]
+        if len(left_out) == len(self.names):
+            return State(f"{title} is not instrumented: {DISABLED} names {', '.join(left_out)}")
+        conflict = _conflict(entries[0])
+        if conflict is not None:
+            return State(f"{title} is not instrumented: {conflict}", f"install {self.distribution} in that range")
+        but = f", but for {', '.join(left_out)} ({DISABLED})" if left_out else ""
+        return State(f"{title} by {_who(entries[0])}{but}")
 
 
 LIBRARIES = (
@@ -48,11 +81,20 @@ LIBRARIES = (
     Library(("pipecat",), "pipecat-ai", "pipecat"),
     Library(("grpc_client", "grpc_server", "grpc_aio_client", "grpc_aio_server"), "grpcio", "grpc"),
     Library(("redis",), "redis", "redis"),
-    Library(("fastapi",), "fastapi", "fastapi", "fastapi", _NO_SPAN_PER_PART),
-    Library(("starlette",), "starlette", "starlette", "starlette", _NO_SPAN_PER_PART),
-    Library(("httpx",), "httpx", "httpx", "http"),
-    Library(("aiohttp-client",), "aiohttp", "aiohttp", "http"),
-    Library(("requests",), "requests", "requests", "http"),
+    Library(("fastapi",), "fastapi", "fastapi", "voicespan[fastapi]", _NO_SPAN_PER_PART),
+    Library(
+        ("starlette",),
+        "starlette",
+        "starlette",
+        "opentelemetry-instrumentation-starlette",
+        _NO_SPAN_PER_PART,
+        "fastapi",
+    ),
+    Library(("httpx",), "httpx", "httpx", "voicespan[http]"),
+    Library(("httpx2",), "httpx2", "httpx2", "voicespan[http]"),
+    Library(("aiohttp-client",), "aiohttp", "aiohttp", "voicespan[http]"),
+    Library(("requests",), "requests", "requests", "voicespan[http]"),
+    Library(("openai",), "openai", "openai", "opentelemetry-instrumentation-openai-v2"),
 )
 
 _BY_NAME = {name: library for library in LIBRARIES for name in library.names}
@@ -117,6 +159,28 @@ class _Late:
                 f"{self._library.distribution} {version(self._library.distribution)} is not instrumented, and the "
                 f"service runs on without its spans: {type(error).__name__}: {error}",
             )
+
+
+def _conflict(entry: EntryPoint) -> str | None:
+    """Return why an instrumentor does not take the version of its library."""
+    from opentelemetry.instrumentation.dependencies import get_dependency_conflicts, get_dist_dependency_conflicts
+
+    if entry.value.startswith(_OURS):
+        found = get_dependency_conflicts(entry.load()().instrumentation_dependencies())
+    elif entry.dist is None:
+        return None
+    else:
+        found = get_dist_dependency_conflicts(entry.dist)
+    if found is None:
+        return None
+    wanted = found.required or ", ".join(str(each) for each in found.required_any or ())
+    return f"its instrumentation is made for {str(wanted).partition(';')[0].strip()}"
+
+
+def _who(entry: EntryPoint) -> str:
+    if entry.dist is None:
+        return entry.value
+    return f"{entry.dist.metadata['Name']} {entry.dist.version}"
 
 
 def _note(library: Library) -> None:

@@ -29,7 +29,7 @@ class Speech:
     def note(self) -> None:
         self.inside.append(trace.get_current_span().get_span_context().span_id)
 
-    def Say(self, request: bytes, context: Any) -> bytes:
+    def say(self, request: bytes, context: Any) -> bytes:
         self.note()
         if request == b"fail":
             context.abort(grpc.StatusCode.INTERNAL, "the vocoder diverged")
@@ -43,16 +43,16 @@ class Speech:
             threading.Event().wait(0.5)
         return request
 
-    def Stream(self, request: bytes, _context: Any) -> Iterator[bytes]:
+    def stream(self, request: bytes, _context: Any) -> Iterator[bytes]:
         for number in range(FRAMES if request != b"endless" else 10_000_000):
             self.note()
             yield bytes([number % 256])
 
-    def Gather(self, requests: Iterator[bytes], _context: Any) -> bytes:
+    def gather(self, requests: Iterator[bytes], _context: Any) -> bytes:
         self.note()
         return b"".join(requests)
 
-    def Talk(self, requests: Iterator[bytes], _context: Any) -> Iterator[bytes]:
+    def talk(self, requests: Iterator[bytes], _context: Any) -> Iterator[bytes]:
         for request in requests:
             self.note()
             yield request
@@ -61,7 +61,7 @@ class Speech:
 class AioSpeech(Speech):
     """Of asyncio."""
 
-    async def Say(self, request: bytes, context: Any) -> bytes:  # type: ignore[override]
+    async def say(self, request: bytes, context: Any) -> bytes:  # type: ignore[override]
         self.note()
         if request == b"fail":
             await context.abort(grpc.StatusCode.INTERNAL, "the vocoder diverged")
@@ -74,17 +74,17 @@ class AioSpeech(Speech):
             await asyncio.sleep(20)
         return request
 
-    async def Stream(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]
+    async def stream(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:  # type: ignore[override]
         for number in range(FRAMES if request != b"endless" else 10_000_000):
             self.note()
             yield bytes([number % 256])
             await asyncio.sleep(0)
 
-    async def Gather(self, requests: AsyncIterator[bytes], _context: Any) -> bytes:  # type: ignore[override]
+    async def gather(self, requests: AsyncIterator[bytes], _context: Any) -> bytes:  # type: ignore[override]
         self.note()
         return b"".join([request async for request in requests])
 
-    async def Talk(self, requests: AsyncIterator[bytes], context: Any) -> None:  # type: ignore[override]
+    async def talk(self, requests: AsyncIterator[bytes], context: Any) -> None:  # type: ignore[override]
         """Answer by writing, and not as a generator."""
         async for request in requests:
             self.note()
@@ -93,12 +93,22 @@ class AioSpeech(Speech):
 
 def handlers(speech: Speech) -> grpc.GenericRpcHandler:
     methods: dict[str, Any] = {
-        "Say": grpc.unary_unary_rpc_method_handler(speech.Say),
-        "Stream": grpc.unary_stream_rpc_method_handler(speech.Stream),
-        "Gather": grpc.stream_unary_rpc_method_handler(speech.Gather),
-        "Talk": grpc.stream_stream_rpc_method_handler(speech.Talk),
+        "Say": grpc.unary_unary_rpc_method_handler(speech.say),
+        "Stream": grpc.unary_stream_rpc_method_handler(speech.stream),
+        "Gather": grpc.stream_unary_rpc_method_handler(speech.gather),
+        "Talk": grpc.stream_stream_rpc_method_handler(speech.talk),
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def opened(address: str) -> Any:
+    """Open a channel of threads; without the types of a method, which a generated stub would have."""
+    return grpc.insecure_channel(address)
+
+
+def aio_opened(address: str, **options: Any) -> Any:
+    """Open a channel of asyncio."""
+    return grpc.aio.insecure_channel(address, **options)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from voicespan import settings
 from voicespan.integrations import grpc as integration
 from voicespan.integrations.grpc.client import _address
 
-from .speech import FRAMES, SERVICE, AioSpeech, Speech, aio_serving, serving
+from .speech import FRAMES, SERVICE, AioSpeech, Speech, aio_opened, aio_serving, opened, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -69,7 +69,7 @@ async def aio_numbers() -> AsyncIterator[bytes]:
         yield number
 
 
-def talk(channel: grpc.Channel, kind: str) -> object:
+def talk(channel: Any, kind: str) -> object:
     """Hold one call of each kind with the client of threads."""
     path = f"/{SERVICE}/{kind}"
     if kind == "Say":
@@ -81,7 +81,7 @@ def talk(channel: grpc.Channel, kind: str) -> object:
     return b"".join(channel.stream_stream(path)(numbers()))
 
 
-async def aio_talk(channel: grpc.aio.Channel, kind: str) -> object:
+async def aio_talk(channel: Any, kind: str) -> object:
     """Hold one call of each kind with the client of asyncio."""
     path = f"/{SERVICE}/{kind}"
     if kind == "Say":
@@ -101,7 +101,7 @@ ANSWERS = {"Say": b"hello", "Stream": FRAMES, "Gather": b"\0\1\2", "Talk": b"\0\
 def test_each_kind_of_call_is_two_related_spans(telemetry: Telemetry, kind: str) -> None:
     """With threads, a call of any kind is a client span with a server span below it, in which the handler runs."""
     speech = Speech()
-    with serving(speech) as address, grpc.insecure_channel(address) as channel:
+    with serving(speech) as address, opened(address) as channel:
         assert talk(channel, kind) == ANSWERS[kind]
         client, server = sides(telemetry)
     assert related(client, server)
@@ -118,7 +118,7 @@ def test_each_kind_of_call_is_two_related_spans(telemetry: Telemetry, kind: str)
 async def test_each_kind_of_call_with_asyncio(telemetry: Telemetry, kind: str) -> None:
     """With asyncio, the same, whether a handler is a coroutine, a generator, or writes its responses."""
     speech = AioSpeech()
-    async with aio_serving(speech) as address, grpc.aio.insecure_channel(address) as channel:
+    async with aio_serving(speech) as address, aio_opened(address) as channel:
         assert await aio_talk(channel, kind) == ANSWERS[kind]
         await asyncio.sleep(0.05)
     client, server = sides(telemetry)
@@ -131,7 +131,7 @@ async def test_each_kind_of_call_with_asyncio(telemetry: Telemetry, kind: str) -
 
 def test_with_call_and_future(telemetry: Telemetry) -> None:
     """The two other ways to make a call are spans as well, and give what gRPC gives."""
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         method = channel.unary_unary(f"/{SERVICE}/Say")
         response, call = method.with_call(b"hello", 5, (("key", "value"),))
         assert (response, call.code()) == (b"hello", grpc.StatusCode.OK)
@@ -155,11 +155,11 @@ async def test_a_failure_has_its_code_on_both_sides(
 ) -> None:
     """The status is on both spans; what the client did wrong is no error of the server."""
     if aio:
-        async with aio_serving(AioSpeech()) as address, grpc.aio.insecure_channel(address) as channel:
+        async with aio_serving(AioSpeech()) as address, aio_opened(address) as channel:
             with pytest.raises(grpc.RpcError):
                 await channel.unary_unary(f"/{SERVICE}/Say")(request_)
     else:
-        with serving(Speech()) as address, grpc.insecure_channel(address) as plain, pytest.raises(grpc.RpcError):
+        with serving(Speech()) as address, opened(address) as plain, pytest.raises(grpc.RpcError):
             plain.unary_unary(f"/{SERVICE}/Say")(request_)
     client, server = sides(telemetry)
     assert status(client) == (code, code, at_client)
@@ -169,7 +169,7 @@ async def test_a_failure_has_its_code_on_both_sides(
 @pytest.mark.covers("C-M18")
 def test_an_unreachable_worker(telemetry: Telemetry) -> None:
     """A worker that is not there leaves one client span with UNAVAILABLE."""
-    with grpc.insecure_channel("127.0.0.1:1") as channel, pytest.raises(grpc.RpcError):
+    with opened("127.0.0.1:1") as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary(f"/{SERVICE}/Say")(b"hello")
     (span,) = telemetry.wait(1)
     assert status(span) == ("UNAVAILABLE", "UNAVAILABLE", StatusCode.ERROR)
@@ -178,7 +178,7 @@ def test_an_unreachable_worker(telemetry: Telemetry) -> None:
 
 def test_a_stream_that_is_cancelled(telemetry: Telemetry) -> None:
     """A stream that its reader cancels ends both spans at once, and neither is an error."""
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"endless")
         next(stream)
         stream.cancel()
@@ -188,7 +188,7 @@ def test_a_stream_that_is_cancelled(telemetry: Telemetry) -> None:
 
 def test_a_stream_that_nobody_reads_to_its_end(telemetry: Telemetry) -> None:
     """A stream that is dropped half-read ends both spans."""
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         for _ in channel.unary_stream(f"/{SERVICE}/Stream")(b"endless"):
             break
         gc.collect()
@@ -198,7 +198,7 @@ def test_a_stream_that_nobody_reads_to_its_end(telemetry: Telemetry) -> None:
 
 def test_a_stream_that_is_never_begun(telemetry: Telemetry) -> None:
     """A stream of which nothing is read has a span as well, from the call on."""
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"hello")
         stream.cancel()
         (*_, client) = sorted(telemetry.wait(1)[:1], key=lambda span: span.kind is SpanKind.CLIENT)
@@ -207,7 +207,7 @@ def test_a_stream_that_is_never_begun(telemetry: Telemetry) -> None:
 
 async def test_aio_streams_that_are_cancelled_or_dropped(telemetry: Telemetry) -> None:
     """With asyncio, a stream that is cancelled, one that is dropped and one that is never read end their spans."""
-    async with aio_serving(AioSpeech()) as address, grpc.aio.insecure_channel(address) as channel:
+    async with aio_serving(AioSpeech()) as address, aio_opened(address) as channel:
         method = channel.unary_stream(f"/{SERVICE}/Stream")
         stream = method(b"endless")
         await stream.read()
@@ -230,7 +230,7 @@ async def test_aio_streams_that_are_cancelled_or_dropped(telemetry: Telemetry) -
 async def test_an_aio_call_whose_task_is_cancelled(telemetry: Telemetry) -> None:
     """A unary call whose waiting task is cancelled ends both spans, and cancellation passes through."""
     speech = AioSpeech()
-    async with aio_serving(speech) as address, grpc.aio.insecure_channel(address) as channel:
+    async with aio_serving(speech) as address, aio_opened(address) as channel:
 
         async def call() -> bytes:
             answer: bytes = await channel.unary_unary(f"/{SERVICE}/Say")(b"wait")
@@ -248,7 +248,7 @@ async def test_an_aio_call_whose_task_is_cancelled(telemetry: Telemetry) -> None
 
 async def test_a_deadline(telemetry: Telemetry) -> None:
     """A call that takes longer than its deadline is an error on both sides."""
-    async with aio_serving(AioSpeech()) as address, grpc.aio.insecure_channel(address) as channel:
+    async with aio_serving(AioSpeech()) as address, aio_opened(address) as channel:
         with pytest.raises(grpc.RpcError):
             await channel.unary_unary(f"/{SERVICE}/Say")(b"wait", timeout=0.2)
         await asyncio.sleep(0.1)
@@ -259,17 +259,17 @@ async def test_a_deadline(telemetry: Telemetry) -> None:
 
 async def test_what_grpc_gives_stays_what_it_is(telemetry: Telemetry) -> None:
     """Calls keep their type and their methods: metadata, code, cancel."""
-    async with aio_serving(AioSpeech()) as address, grpc.aio.insecure_channel(address) as channel:
-        assert isinstance(channel, grpc.aio.Channel)
+    async with aio_serving(AioSpeech()) as address, aio_opened(address) as channel:
+        assert issubclass(channel.__class__, grpc.aio.Channel)
         call = channel.unary_stream(f"/{SERVICE}/Stream")(b"hello")
         assert isinstance(call, grpc.aio.UnaryStreamCall)
         assert len([frame async for frame in call]) == FRAMES
         assert await call.code() is grpc.StatusCode.OK
         assert call.done()
-    with serving(Speech()) as address, grpc.insecure_channel(address) as plain:
-        assert isinstance(plain, grpc.Channel)
+    with serving(Speech()) as address, opened(address) as plain:
+        assert isinstance(plain.unary_unary("/a/b"), grpc.UnaryUnaryMultiCallable)
         stream = plain.unary_stream(f"/{SERVICE}/Stream")(b"hello")
-        assert isinstance(stream, grpc.Call)
+        assert issubclass(type(stream), grpc.Call)
         assert len(list(stream)) == FRAMES
         assert stream.code() is grpc.StatusCode.OK
 
@@ -278,14 +278,14 @@ async def test_interceptors_of_the_service_run_inside(telemetry: Telemetry) -> N
     """A service's own interceptor is called, and what it cancels or reads is still one span."""
     seen: list[str] = []
 
-    class Own(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
+    class Own(grpc.aio.UnaryUnaryClientInterceptor):
         async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
             seen.extend(key for key, _ in details.metadata or ())
             return await continuation(details, request)
 
     async with (
         aio_serving(AioSpeech()) as address,
-        grpc.aio.insecure_channel(address, interceptors=[Own()]) as channel,
+        aio_opened(address, interceptors=[Own()]) as channel,
     ):
         assert await channel.unary_unary(f"/{SERVICE}/Say")(b"hello") == b"hello"
     sides(telemetry)
@@ -295,7 +295,7 @@ async def test_interceptors_of_the_service_run_inside(telemetry: Telemetry) -> N
 @pytest.mark.covers("F-R24")
 def test_calls_are_measured_in_seconds(telemetry: Telemetry) -> None:
     """Both sides record the duration of a call, with the fully qualified method and its status."""
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         talk(channel, "Stream")
         with pytest.raises(grpc.RpcError):
             channel.unary_unary(f"/{SERVICE}/Say")(b"fail")
@@ -319,10 +319,10 @@ async def test_the_worker_is_named_by_its_caller(
         turn = session.user_turn(input="text")
         with turn.tts(text="hello", sample_rate=16_000) as tts:
             if aio:
-                async with aio_serving(AioSpeech()) as address, grpc.aio.insecure_channel(address) as channel:
+                async with aio_serving(AioSpeech()) as address, aio_opened(address) as channel:
                     await aio_talk(channel, "Stream")
             else:
-                with serving(Speech()) as address, grpc.insecure_channel(address) as plain:
+                with serving(Speech()) as address, opened(address) as plain:
                     talk(plain, "Stream")
                     telemetry.until(lambda: len(telemetry.spans) >= 2)
         assert turn.record.stages[0].attributes["voice.worker.id"] == "tts-cosy@0"
@@ -337,7 +337,7 @@ async def test_the_worker_is_named_by_its_caller(
 def test_probes_and_excluded_services_have_no_span(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither health checks nor services that the environment excludes are traced."""
     monkeypatch.setenv("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", f"other.Service, {SERVICE}")
-    with serving(Speech()) as address, grpc.insecure_channel(address) as channel:
+    with serving(Speech()) as address, opened(address) as channel:
         assert talk(channel, "Say") == b"hello"
         with pytest.raises(grpc.RpcError):
             channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
@@ -347,25 +347,27 @@ def test_probes_and_excluded_services_have_no_span(telemetry: Telemetry, monkeyp
 @pytest.mark.parametrize("aio", [False, True])
 async def test_a_call_has_one_span_also_where_opentelemetry_s_own_is_added(telemetry: Telemetry, aio: bool) -> None:
     """OpenTelemetry's interceptors and instrumentors, which a service adds by hand, give no second span."""
-    stock = pytest.importorskip("opentelemetry.instrumentation.grpc", reason="not installed")
+    stock: Any = pytest.importorskip("opentelemetry.instrumentation.grpc", reason="not installed")
     for kind in ("Client", "Server"):
         getattr(stock, f"GrpcInstrumentor{kind}")().instrument()
         getattr(stock, f"GrpcAioInstrumentor{kind}")().instrument()
     if aio:
         async with (
             aio_serving(AioSpeech(), interceptors=[stock.aio_server_interceptor()]) as address,
-            grpc.aio.insecure_channel(address, interceptors=stock.aio_client_interceptors()) as channel,
+            aio_opened(address, interceptors=stock.aio_client_interceptors()) as channel,
         ):
             await aio_talk(channel, "Say")
         sides(telemetry)
     else:
-        from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
+        from opentelemetry.instrumentation.grpc import grpcext
+
+        intercept: Any = grpcext.intercept_channel
 
         with (
             serving(Speech(), interceptors=[stock.server_interceptor()]) as address,
-            grpc.insecure_channel(address) as plain,
+            opened(address) as plain,
         ):
-            assert intercept_channel(plain, stock.client_interceptor()).unary_unary(f"/{SERVICE}/Say")(b"hello")
+            assert intercept(plain, stock.client_interceptor()).unary_unary(f"/{SERVICE}/Say")(b"hello")
             sides(telemetry)
 
 

@@ -6,18 +6,20 @@ When one of these fails, the stock instrumentation has been mended: look whether
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from opentelemetry.trace import SpanKind
 
-from .speech import SERVICE, AioSpeech, Speech, aio_serving, serving
+from .speech import SERVICE, AioSpeech, Speech, aio_opened, aio_serving, opened, serving
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
     from .conftest import Telemetry
 
-stock = pytest.importorskip("opentelemetry.instrumentation.grpc", reason="the stock instrumentation is not installed")
+stock: Any = pytest.importorskip("opentelemetry.instrumentation.grpc", reason="it is not installed")
 
 
 async def test_stock_leaves_cancelled_and_unread_calls_open(telemetry: Telemetry) -> None:
@@ -26,7 +28,7 @@ async def test_stock_leaves_cancelled_and_unread_calls_open(telemetry: Telemetry
     interceptors = stock.aio_client_interceptors(telemetry.tracers)
     async with (
         aio_serving(speech) as address,
-        grpc.aio.insecure_channel(address, interceptors=interceptors) as channel,
+        aio_opened(address, interceptors=interceptors) as channel,
     ):
         unread = channel.unary_stream(f"/{SERVICE}/Stream")(b"hello")
         call = asyncio.ensure_future(_awaited(channel.unary_unary(f"/{SERVICE}/Say")(b"wait")))
@@ -39,16 +41,18 @@ async def test_stock_leaves_cancelled_and_unread_calls_open(telemetry: Telemetry
         unread.cancel()
 
 
-async def _awaited(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+async def _awaited(call: Awaitable[bytes]) -> bytes:
     return await call
 
 
 def test_stock_takes_the_call_away_from_who_reads_a_stream(telemetry: Telemetry) -> None:
     """With threads, a stream is a bare generator: it can neither be cancelled nor asked for its metadata."""
-    from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
+    from opentelemetry.instrumentation.grpc import grpcext
 
-    with serving(Speech()) as address, grpc.insecure_channel(address) as plain:
-        channel = intercept_channel(plain, stock.client_interceptor(telemetry.tracers))
+    intercept: Any = grpcext.intercept_channel
+
+    with serving(Speech()) as address, opened(address) as plain:
+        channel = intercept(plain, stock.client_interceptor(telemetry.tracers))
         stream = channel.unary_stream(f"/{SERVICE}/Stream")(b"hello")
         assert not hasattr(stream, "cancel")
         list(stream)
@@ -58,11 +62,10 @@ def test_stock_takes_the_call_away_from_who_reads_a_stream(telemetry: Telemetry)
 async def test_stock_breaks_handlers_that_write(telemetry: Telemetry) -> None:
     """A handler that writes its responses, and is no generator, fails behind the stock server interceptor."""
     interceptors = [stock.aio_server_interceptor(telemetry.tracers)]
-    async with aio_serving(AioSpeech(), interceptors=interceptors) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
 
-            async def numbers():  # type: ignore[no-untyped-def]
-                yield b"\0"
+    async def numbers() -> AsyncIterator[bytes]:
+        yield b"\0"
 
-            with pytest.raises(grpc.RpcError):
-                [each async for each in channel.stream_stream(f"/{SERVICE}/Talk")(numbers())]
+    async with aio_serving(AioSpeech(), interceptors=interceptors) as address, aio_opened(address) as channel:
+        with pytest.raises(grpc.RpcError):
+            [each async for each in channel.stream_stream(f"/{SERVICE}/Talk")(numbers())]
