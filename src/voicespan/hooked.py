@@ -37,6 +37,11 @@ class Source:
         self.missing: Callable[[], str] | None = None
         """Says what else was not seen, where the source knows."""
 
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self.sessions = self.turns = 0
+        self.heard = False
+
     def adopt(self, session: Session) -> None:
         """Take a session that this source has begun for its own."""
         session.source.sessions -= 1
@@ -95,7 +100,7 @@ def _forked() -> None:
 
 def _in_child() -> None:
     for each in (OWN_CODE, *_sources.values()):
-        each.sessions = each.turns = 0
+        each.forget()
     _state.clear()
     _wait()
 
@@ -149,4 +154,4 @@ def forget() -> None:
     _sources.clear()
     _libraries.clear()
     _state.clear()
-    OWN_CODE.sessions = OWN_CODE.turns = 0
+    OWN_CODE.forget()

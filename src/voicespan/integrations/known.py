@@ -24,6 +24,7 @@ GROUP = "opentelemetry_instrumentor"
 DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 ALL = "*"
 _OURS = "voicespan."
+_STOCK = "opentelemetry-instrumentation"
 _OFFICIAL = "opentelemetry.instrumentation."
 _NO_SPAN_PER_PART: dict[str, Any] = {"exclude_spans": ["receive", "send"]}
 
@@ -94,7 +95,7 @@ LIBRARIES = (
     Library(("httpx2",), "httpx2", "httpx2", "voicespan[http]"),
     Library(("aiohttp-client",), "aiohttp", "aiohttp", "voicespan[http]"),
     Library(("requests",), "requests", "requests", "voicespan[http]"),
-    Library(("openai",), "openai", "openai", "opentelemetry-instrumentation-openai-v2"),
+    Library(("openai",), "openai", "openai", f"{_STOCK}-openai-v2"),
 )
 
 _BY_NAME = {name: library for library in LIBRARIES for name in library.names}

@@ -15,8 +15,6 @@ from redis.retry import Retry
 
 from voicespan.integrations.redis import RedisInstrumentor
 
-from . import store
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,11 +23,10 @@ if TYPE_CHECKING:
     from .conftest import Telemetry
 
 
-@pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+@pytest.fixture
+def port(redis_port: int) -> int:
     """The port of a real server."""
-    with store.serving(tmp_path_factory.mktemp("redis")) as port:
-        yield port
+    return redis_port
 
 
 @pytest.fixture(autouse=True)
