@@ -128,6 +128,7 @@ def test_the_fastapi_service_gives_a_turn_for_every_question(tmp_path: Path, red
             frames = asyncio.run(ask(port, "What time is it", "Thank you"))
         reader, deadline = receiver.store.reader, time.monotonic() + 10
         spans: dict[str, Span] = {}
+        turns: list[Turn] = []
         while ("Synthesize" not in spans or len(turns) < 2) and time.monotonic() < deadline:
             time.sleep(0.1)
             turns = sorted(reader.turns(TurnQuery()), key=lambda turn: turn.start_ns)

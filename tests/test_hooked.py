@@ -26,7 +26,7 @@ def _forgetful() -> Iterator[None]:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
-    hooked.explain("no turn after 30 s")
+    hooked.explain()
     return capsys.readouterr().err
 
 
@@ -91,6 +91,14 @@ def test_a_parent_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys) == ""
 
 
+def test_a_child_of_a_fork_waits_and_goes_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    """A child of a prefork server says after a while that there was no turn, but not when it ends."""
+    hooked._state.add("child")
+    hooked.explain(at_end=True)
+    assert capsys.readouterr().err == ""
+    assert "nothing is hooked" in said(capsys)
+
+
 def test_the_wait_is_a_daemon_s(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """After the time the line is said by a daemon thread, which keeps no process from its end."""
     monkeypatch.setattr(hooked, "AFTER_S", 0.05)
@@ -101,4 +109,4 @@ def test_the_wait_is_a_daemon_s(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         waiting.join(10)
     finally:
         hooked._recorded.clear()
-    assert "voicespan: no turn after 30 s: nothing is hooked" in capsys.readouterr().err
+    assert "voicespan: no turn after 0.05 s: nothing is hooked" in capsys.readouterr().err

@@ -62,7 +62,7 @@ OWN_CODE = Source("own code", onset="user_turn()")
 
 _sources: dict[str, Source] = {}
 _libraries: dict[str, str] = {}
-_state: dict[str, bool] = {}
+_state: set[str] = set()
 _recorded: list[Callable[[], bool]] = []
 
 
@@ -87,7 +87,7 @@ def begin(recorded: Callable[[], bool]) -> None:
 
 
 def _wait() -> None:
-    timer = threading.Timer(AFTER_S, explain, ("no turn after 30 s",))
+    timer = threading.Timer(AFTER_S, explain)
     timer.name = "voicespan-hooked"
     timer.daemon = True
     with contextlib.suppress(RuntimeError):  # no thread can be started at the interpreter's end
@@ -95,32 +95,34 @@ def _wait() -> None:
 
 
 def _forked() -> None:
-    _state["elsewhere"] = True
+    _state.add("forked")
 
 
 def _in_child() -> None:
     for each in (OWN_CODE, *_sources.values()):
         each.forget()
     _state.clear()
+    _state.add("child")
     _wait()
 
 
-def explain(when: str) -> None:
+def explain(*, at_end: bool = False) -> None:
     """Say once what is hooked and what was not seen, unless there was a turn. Never raises."""
+    when = "no turn until the end" if at_end else f"no turn after {AFTER_S:g} s"
     try:
-        found = _explanation()
-        if found is not None and not _state.get("said"):
-            _state["said"] = True
+        found = _explanation(at_end=at_end)
+        if found is not None and "said" not in _state:
+            _state.add("said")
             say("hooked", f"{when}: {found}")
     except Exception as error:
         say("hooked", f"could not say what is hooked: {error!r}", level="debug")
 
 
-def _explanation() -> str | None:
+def _explanation(*, at_end: bool) -> str | None:
     """Return what there is to say; None where there was a turn, or where it is the business of another process."""
     sources = [*_sources.values(), *([OWN_CODE] if OWN_CODE.sessions else [])]
     sessions = sum(each.sessions for each in sources)
-    if any(each.turns for each in sources) or (not sessions and _elsewhere()):
+    if any(each.turns for each in sources) or (not sessions and _elsewhere(at_end=at_end)):
         return None
     libraries = ", ".join(f"{name} {version}" for name, version in _libraries.items())
     if sources:
@@ -135,12 +137,16 @@ def _explanation() -> str | None:
     )
 
 
-def _elsewhere() -> bool:
-    """Whether calls are the business of other processes: of this one's children, or of those beside it."""
+def _elsewhere(*, at_end: bool) -> bool:
+    """Whether calls are the business of other processes: of this one's children, or of those beside it.
+
+    A child of a fork (a prefork server's) waits for calls as its siblings do, and says nothing when it goes.
+    """
     processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and (processes.parent_process() is not None or processes._children):  # noqa: SLF001
+    if processes is not None and processes.parent_process() is not None:
         return True
-    return _state.get("elsewhere", False)
+    started_some = "multiprocessing.popen_fork" in sys.modules  # imported with the first process that is started
+    return started_some or "forked" in _state or (at_end and "child" in _state)
 
 
 def listed(names: list[str]) -> str:

@@ -146,7 +146,7 @@ class Shutdown:
             step.done.wait(remaining_s())
         if first:
             self._say_what_is_lost()
-            hooked.explain("no turn until the end")
+            hooked.explain(at_end=True)
 
     def _say_what_is_lost(self) -> None:
         unsent = [_unsent(batcher) for batcher in self._batchers if batcher.unsent]

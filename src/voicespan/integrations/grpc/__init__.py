@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STOCK = "opentelemetry.instrumentation.grpc"
 _CHANNELS = ("insecure_channel", "secure_channel")
+# By way of `grpc`: that is complete only after `grpc.aio` was imported.
+_AIO_CHANNELS = ("aio.insecure_channel", "aio.secure_channel")
 
 
 class _GrpcInstrumentor(LibraryInstrumentor):
@@ -51,7 +53,7 @@ class GrpcServerInstrumentor(_GrpcInstrumentor):
 class GrpcAioClientInstrumentor(_GrpcInstrumentor):
     """Channels of asyncio."""
 
-    functions: ClassVar = {"grpc.aio": _CHANNELS}
+    functions: ClassVar = {"grpc": _AIO_CHANNELS}
     stock = (_STOCK, "GrpcAioInstrumentorClient")
 
     def around(self, name: str) -> Callable[..., Any]:
@@ -64,7 +66,7 @@ class GrpcAioClientInstrumentor(_GrpcInstrumentor):
 class GrpcAioServerInstrumentor(_GrpcInstrumentor):
     """Servers of asyncio."""
 
-    functions: ClassVar = {"grpc.aio": ("server",)}
+    functions: ClassVar = {"grpc": ("aio.server",)}
     stock = (_STOCK, "GrpcAioInstrumentorServer")
 
     def around(self, name: str) -> Callable[..., Any]:
