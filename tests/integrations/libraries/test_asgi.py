@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastapi
+import fastapi.responses
+import httpx
 import pytest
 import uvicorn
 import websockets
@@ -22,7 +25,7 @@ from voicespan.stagemap.document import parse
 from voicespan.stagemap.install import install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -98,7 +101,6 @@ async def echo(socket: Socket) -> None:
         await socket.send_text(await socket.receive_text())
 
 
-@pytest.mark.covers("E-U05", "F-EP05")
 async def test_a_connection_is_one_span_and_its_messages_are_none(telemetry: Telemetry) -> None:
     """A WebSocket is the span of its set-up, which has ended before the first message; messages leave nothing."""
     ended: list[int] = []
@@ -118,6 +120,38 @@ async def test_a_connection_is_one_span_and_its_messages_are_none(telemetry: Tel
     assert found["http.route"] == "/call/{number}"
     assert (found["http.request.method"], found["http.response.status_code"]) == ("GET", 101)
     assert "secret" not in str(found)
+
+
+@pytest.mark.covers("E-U05", "F-IN33", "F-TR19")
+async def test_requests_are_opentelemetry_s_and_counted(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request, a streamed one, a refused and a failed one are a span and a measurement each, with stable names."""
+    conventions: Any = importlib.import_module("opentelemetry.instrumentation._semconv")
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    monkeypatch.setattr(conventions._OpenTelemetrySemanticConventionStability, "_initialized", False)
+    app = service(echo)
+
+    @app.get("/tts/{what}")
+    async def tts(what: str) -> fastapi.responses.StreamingResponse:
+        if what == "fail":
+            raise RuntimeError("no model")
+        if what == "refuse":
+            raise fastapi.HTTPException(429)
+
+        async def frames() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield b"frame"
+
+        return fastapi.responses.StreamingResponse(frames())
+
+    with serving(app) as address:
+        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+            codes = [(await client.get(f"/tts/{what}")).status_code for what in ("say", "refuse", "fail")]
+    assert codes == [200, 429, 500]
+    assert [span.name for span in telemetry.spans] == ["GET /tts/{what}"] * 3
+    assert [attributes(span)["http.response.status_code"] for span in telemetry.spans] == codes
+    points = telemetry.points("http.server.request.duration")
+    assert sorted(point.attributes["http.response.status_code"] for point in points) == codes
+    assert {point.attributes["http.route"] for point in points} == {"/tts/{what}"}
 
 
 async def refuse(socket: Socket) -> None:
