@@ -42,6 +42,7 @@ class Connection:
         self._transport = transport
         self._by_itself = False
         self._claims = 0
+        self._over = False
         self._lock = threading.Lock()
         self.span = LiveSpan(self)
 
@@ -49,10 +50,15 @@ class Connection:
         """Offer the session to this task and those that it starts."""
         _offered.set(self)
 
+    def withdraw(self) -> None:
+        """Offer it no more in this task, unless another connection has taken its place."""
+        if _offered.get() is self:
+            _offered.set(None)
+
     def session(self) -> Session | None:
-        """Return the connection's session, which begins now at the latest; None where the service has several."""
+        """Return the connection's session, which begins now at the latest; None where it has several, or is over."""
         with self._lock:
-            if self.begun is None and not self._claims:
+            if self.begun is None and not self._claims and not self._over:
                 from voicespan.emit import recorder
                 from voicespan.sessions import Session
 
@@ -76,7 +82,8 @@ class Connection:
 
     @guarded
     def close(self, reason: EndReason, error: BaseException | None) -> None:
-        """End the session, if it has begun by itself: else its owner ends it."""
+        """End the session, if it has begun by itself: else its owner ends it. None begins any more."""
+        self._over = True
         if self._by_itself and self.begun is not None:
             self.begun.end(reason, error=error)
 

@@ -133,6 +133,7 @@ class _Socket:
             raise
         finally:
             self._left(failure)
+            self._connection.withdraw()
             if otel_context.get_current() is around:
                 otel_context.attach(before)
 

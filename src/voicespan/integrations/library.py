@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,9 @@ from voicespan.guard import swallowed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from types import ModuleType
+
+
+_FLAG = "_is_instrumented_by_opentelemetry"
 
 
 class LibraryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -42,6 +46,8 @@ class LibraryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         raise NotImplementedError
 
     def _instrument(self, **kwargs: Any) -> None:
+        if self._is_taken():
+            return
         self.on = True
         if not self._waiting:
             self._waiting = True
@@ -71,6 +77,12 @@ class LibraryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         except Exception as error:
             swallowed(module.__name__, error)
 
+    def _is_taken(self) -> bool:
+        """Whether OpenTelemetry's instrumentor was there first: where another distribution loads all that it finds."""
+        stock = getattr(sys.modules.get(self.stock[0]), self.stock[1], None)
+        instance = getattr(stock, "_instance", None)
+        return instance is not None and bool(vars(instance).get(_FLAG))
+
     def _wrapped(self, name: str, function: Any) -> Any:
         return wrapt.FunctionWrapper(function, self.around(name), enabled=lambda: self.on)
 
@@ -78,7 +90,7 @@ class LibraryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Let OpenTelemetry's instrumentor believe that it has done its work, also where the service calls it."""
         stock = getattr(module, self.stock[1], None)
         if stock is not None:
-            stock._is_instrumented_by_opentelemetry = True  # noqa: SLF001 - it warns and does nothing
+            setattr(stock, _FLAG, True)  # it warns and does nothing
 
 
 def _attribute(module: ModuleType, name: str) -> object:

@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import voicespan
 from voicespan import emit
+from voicespan.connection import Connection, offered
 from voicespan.integrations import known
 from voicespan.stagemap.document import parse
 from voicespan.stagemap.install import install
@@ -261,6 +262,33 @@ async def test_a_session_of_the_service_s_own_is_the_only_one(
         await hold_a_call(address, "a")
         telemetry.until(lambda: bool(turns))
     assert {(turn.session_id, turn.root.attributes["voice.transport"]) for turn in turns} == {("call-7", "sip")}
+
+
+async def test_what_outlives_a_connection_begins_no_session(telemetry: Telemetry) -> None:
+    """A task that is still there when the caller has gone finds no session."""
+    found: list[object] = []
+    tasks: list[asyncio.Task[None]] = []
+    connections: list[Connection | None] = []
+    gone = threading.Event()
+
+    async def linger() -> None:
+        await asyncio.to_thread(gone.wait, 10)
+        found.append(voicespan.current_session())
+
+    async def handler(socket: Socket) -> None:
+        connections.append(offered())
+        tasks.append(asyncio.create_task(linger()))
+        await socket.close()
+
+    with serving(service(handler)) as address:
+        with pytest.raises(websockets.InvalidStatus):
+            await hold_a_call(address)
+        (connection,) = connections
+        assert connection is not None
+        telemetry.until(lambda: connection._over)
+        gone.set()
+        telemetry.until(lambda: bool(found))
+    assert found == [None]
 
 
 async def test_two_sessions_of_one_connection_stay_two(telemetry: Telemetry) -> None:

@@ -149,6 +149,20 @@ def test_the_doctor_says_that_a_version_does_not_fit(monkeypatch: pytest.MonkeyP
     assert state.remedy
 
 
+def test_who_comes_second_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another distribution has loaded OpenTelemetry's instrumentor before ours, ours leaves the library to it."""
+    from voicespan.integrations.redis import RedisInstrumentor
+
+    stock = types.ModuleType(RedisInstrumentor.stock[0])
+    instance = types.SimpleNamespace(_is_instrumented_by_opentelemetry=True)
+    stock.RedisInstrumentor = types.SimpleNamespace(_instance=instance)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, RedisInstrumentor.stock[0], stock)
+    ours = RedisInstrumentor()
+    ours.instrument()
+    assert not ours.on
+    ours.uninstrument()
+
+
 def test_a_function_that_has_moved_is_said_with_library_and_version(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
