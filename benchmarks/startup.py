@@ -78,6 +78,7 @@ def environments(url: str) -> dict[str, dict[str, str]]:
         "loader_only": clean | off | {"PYTHONPATH": start_path},
         "sdk": clean | {"BENCH_SDK": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())},
         "voicespan": started,
+        "without integrations": started | {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"},
         "voicespan run": clean | {"OTEL_SERVICE_NAME": "bench", "OTEL_EXPORTER_OTLP_ENDPOINT": url},
     }
 
@@ -110,6 +111,9 @@ def summary(measured: dict[str, list[tuple[float, float, int]]]) -> dict[str, ob
         }
         for name, runs in measured.items()
     }
+    # What the integrations of everything that is installed here cost a service that imports none of it.
+    without = cases["without integrations"]
+    integrations = {key: round(cases["voicespan"][key] - without[key], 1) for key in ("ms_min", "rss_mb", "modules")}
     paired_ms = statistics.median(
         with_it[0] - bare[0] for with_it, bare in zip(measured["voicespan"], measured["bare"], strict=True)
     )
@@ -122,6 +126,7 @@ def summary(measured: dict[str, list[tuple[float, float, int]]]) -> dict[str, ob
         "added_ms_min": round(added_ms, 1),
         "added_ms_paired_median": round(paired_ms, 1),
         "added_rss_mb": round(added_mb, 1),
+        "integrations_add": integrations,
         "times_plain_sdk": round(added_ms / plain_ms, 2),
         "bar": {"ms": BAR_MS, "mb": BAR_MB, "met": added_ms <= BAR_MS and added_mb <= BAR_MB},
     }

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+_REDIS = "redis-server"
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -24,3 +31,44 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             fcntl.flock(turnstile, fcntl.LOCK_EX)
             fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         return (yield)
+
+
+def _redis_server() -> str:
+    """Return the program; a test that lacks it is skipped, and fails where CI says that it must not be missing."""
+    program = shutil.which(_REDIS)
+    if program is None:
+        reason = f"{_REDIS} is not installed (apt-get install {_REDIS})"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return program
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real Redis server that keeps nothing."""
+    program, folder = _redis_server(), tmp_path_factory.mktemp("redis")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with (folder / "redis.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--dir", str(folder)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 10
+        while not _accepts(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "redis.log").read_text())
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.2).close()
+    except OSError:
+        return False
+    return True

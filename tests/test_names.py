@@ -190,6 +190,7 @@ def test_own_attributes_and_metrics_have_the_own_namespace() -> None:
         "gen_ai.",
         "http.",
         "rpc.",
+        "server.",
         "db.",
         "network.",
         "hw.",

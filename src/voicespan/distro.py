@@ -10,6 +10,7 @@ from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr
 
 from voicespan import choice, settings
 from voicespan.diagnostics import say
+from voicespan.integrations import known
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from opentelemetry.util._importlib_metadata import EntryPoint
 
 _LOADER = "opentelemetry.instrumentation.auto_instrumentation._load"
-
-_NO_SPAN_PER_MESSAGE = {"exclude_spans": ["receive", "send"]}
-_OPTIONS: dict[str, dict[str, Any]] = {"fastapi": _NO_SPAN_PER_MESSAGE, "starlette": _NO_SPAN_PER_MESSAGE}
-"""What integrations of OpenTelemetry are loaded with: a call's audio would be a hundred spans a second."""
 
 loaded: set[str] = set()
 """The variables of `voicespan.choice` whose entry point was loaded from here."""
@@ -45,11 +42,23 @@ class VoicespanDistro(BaseDistro):  # type: ignore[misc]
             logging.getLogger(_LOADER).addFilter(_is_news)
         if not settings.current().disabled:
             set_defaults(os.environ)
+            known.fix_stock()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Load an integration, unless everything is switched off."""
-        if not settings.current().disabled:
-            super().load_instrumentor(entry_point, **(_OPTIONS.get(entry_point.name, {}) | kwargs))
+        """Load an integration: one for each library, and OpenTelemetry's own ones when their library is imported."""
+        if settings.current().disabled:
+            return
+        chosen = known.chosen(entry_point.name)
+        if chosen != entry_point.value:
+            say(
+                f"chosen.{entry_point.value}",
+                f"{entry_point.value} is not loaded: {chosen} instruments {entry_point.name}",
+                level="debug",
+            )
+            return
+        known.when_imported(entry_point, lambda options: super(VoicespanDistro, self).load_instrumentor(
+            entry_point, **(options | kwargs)
+        ))  # fmt: skip
 
 
 class VoicespanConfigurator:

@@ -80,7 +80,7 @@ def examine(environ: Mapping[str, str], *, offline: bool = False) -> Iterator[Ch
     yield from _settings(environ)
     yield from _obstacles(environ)
     yield _service_name(environ)
-    yield _integrations()
+    yield from _integrations()
     yield from _others()
     set_defaults(os.environ)
     if not offline:
@@ -155,11 +155,21 @@ def _service_name(environ: Mapping[str, str]) -> Check:
     return Check("service name", "ok", name)
 
 
-def _integrations() -> Check:
-    from opentelemetry.util._importlib_metadata import entry_points
+def _integrations() -> Iterator[Check]:
+    """Yield a line for each library that is there: who instruments it, or why nobody does."""
+    from voicespan.integrations import known
 
-    found = sorted(entry.name for entry in entry_points(group="opentelemetry_instrumentor"))
-    return Check("integrations", "ok", ", ".join(found) or "none installed")
+    if known.ALL in known.disabled():
+        yield Check("integrations", "ok", f"all are left out ({known.DISABLED}={known.ALL})")
+        return
+    found = [library.examined() for library in known.LIBRARIES]
+    for state in found:
+        if state is not None:
+            yield Check("integrations", "warn" if state.remedy else "ok", state.message, state.remedy)
+    if not any(found):
+        yield Check("integrations", "ok", "no framework or library that voicespan knows is installed")
+    if others := ", ".join(known.unknown()):
+        yield Check("integrations", "ok", f"as they are: {others}")
 
 
 def _others() -> Iterator[Check]:

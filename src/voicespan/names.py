@@ -156,8 +156,14 @@ HTTP_REQUEST_METHOD = "http.request.method"
 HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 RPC_SYSTEM_NAME = "rpc.system.name"
 RPC_METHOD = "rpc.method"
+RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
 DB_SYSTEM_NAME = "db.system.name"
+DB_NAMESPACE = "db.namespace"
 DB_OPERATION_NAME = "db.operation.name"
+DB_OPERATION_BATCH_SIZE = "db.operation.batch.size"
+DB_RESPONSE_STATUS_CODE = "db.response.status_code"
 DB_CLIENT_CONNECTION_POOL_NAME = "db.client.connection.pool.name"
 DB_CLIENT_CONNECTION_STATE = "db.client.connection.state"
 NETWORK_IO_DIRECTION = "network.io.direction"
@@ -201,6 +207,8 @@ METRIC_GEN_AI_CLIENT_OPERATION_DURATION = "gen_ai.client.operation.duration"
 METRIC_GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 METRIC_DB_CLIENT_OPERATION_DURATION = "db.client.operation.duration"
 METRIC_HTTP_SERVER_REQUEST_DURATION = "http.server.request.duration"
+METRIC_RPC_CLIENT_CALL_DURATION = "rpc.client.call.duration"
+METRIC_RPC_SERVER_CALL_DURATION = "rpc.server.call.duration"
 METRIC_HW_GPU_MEMORY_USAGE = "hw.gpu.memory.usage"
 METRIC_HW_GPU_MEMORY_LIMIT = "hw.gpu.memory.limit"
 METRIC_HW_GPU_UTILIZATION = "hw.gpu.utilization"
@@ -470,9 +478,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(RPC_SYSTEM_NAME, "string", "RPC system.", _SEMCONV, ("grpc",)),
     Attribute(RPC_METHOD, "string", "Fully qualified `pkg.Service/Method`.", _SEMCONV, ("tts.Tts/Synthesize",),
               dimension=True),
+    Attribute(RPC_RESPONSE_STATUS_CODE, "string", "Status of the call.", _SEMCONV, ("OK", "CANCELLED", "UNAVAILABLE")),
+    Attribute(SERVER_ADDRESS, "string", "Host or address that is called.", _SEMCONV, ("tts-0",)),
+    Attribute(SERVER_PORT, "int", "Port that is called.", _SEMCONV, ("6379", "7001")),
     Attribute(DB_SYSTEM_NAME, "string", "Database system.", _SEMCONV, ("redis",)),
     Attribute(DB_OPERATION_NAME, "string", "Database command.", _SEMCONV, ("GET", "SET", "HGETALL", "KEYS"),
               dimension=True),
+    Attribute(DB_NAMESPACE, "string", "Number of the Redis database.", _SEMCONV, ("0",)),
+    Attribute(DB_OPERATION_BATCH_SIZE, "int", "Commands of a pipeline, where there are several.", _SEMCONV, ("2",)),
+    Attribute(DB_RESPONSE_STATUS_CODE, "string", "First word of the server's error.", _SEMCONV, ("ERR", "WRONGTYPE")),
     Attribute(DB_CLIENT_CONNECTION_POOL_NAME, "string", "The pool.", _SEMCONV),
     Attribute(DB_CLIENT_CONNECTION_STATE, "string", "State of the connections.", _SEMCONV, ("used", "idle"),
               closed=True),
@@ -567,9 +581,10 @@ SPANS: tuple[Span, ...] = (
          "playback stopped, cancel sent, worker paused (`total`: silent)",
          (VOICE_BARGE_IN_PHASE, VOICE_BARGE_IN_DETECTION_S, VOICE_MEASUREMENT_POINT, *_COPIED_ATTRIBUTES)),
     Span("{rpc.method}", "client", SPAN_TTS, "call of the worker", "end of the stream",
-         (RPC_SYSTEM_NAME, RPC_METHOD, ERROR_TYPE)),
+         (RPC_SYSTEM_NAME, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, VOICE_WORKER_ID, SERVER_ADDRESS, SERVER_PORT,
+          ERROR_TYPE)),
     Span(SPAN_SYNTHESIZE, "server", "{rpc.method}", "request at the worker", "end of the stream",
-         (RPC_SYSTEM_NAME, RPC_METHOD, VOICE_WORKER_ID, ERROR_TYPE)),
+         (RPC_SYSTEM_NAME, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, VOICE_WORKER_ID, ERROR_TYPE)),
     Span(SPAN_TTS_INFERENCE, "internal", SPAN_SYNTHESIZE, "inference begins", "inference ends",
          (VOICE_WORKER_ID, GEN_AI_REQUEST_MODEL, VOICE_TTS_ADAPTER, VOICE_TTS_REAL_TIME_FACTOR, ERROR_TYPE)),
     Span(SPAN_TTS_FRAMING, "internal", SPAN_SYNTHESIZE, "first sample to cut into frames", "last frame handed on",
@@ -590,13 +605,16 @@ SPANS: tuple[Span, ...] = (
     Span(SPAN_CONTROL, "internal", None, "command received", "command applied",
          (VOICE_CONTROL_COMMAND, VOICE_WORKER_ID, ERROR_TYPE)),
     Span("{db.operation.name}", "client", None, "command sent", "answer read",
-         (DB_SYSTEM_NAME, DB_OPERATION_NAME, ERROR_TYPE)),
+         (DB_SYSTEM_NAME, DB_NAMESPACE, DB_OPERATION_NAME, DB_OPERATION_BATCH_SIZE, DB_RESPONSE_STATUS_CODE,
+          SERVER_ADDRESS, SERVER_PORT, ERROR_TYPE)),
 )
 
 _OPERATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _GEN_AI_METRIC = (GEN_AI_OPERATION_NAME, GEN_AI_PROVIDER_NAME, GEN_AI_REQUEST_MODEL, ERROR_TYPE)
 _GPU = (HW_ID, HW_TYPE, HW_NAME)
+_RPC = (RPC_SYSTEM_NAME, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, ERROR_TYPE)
+_CALL_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 METRICS: tuple[Metric, ...] = (
     Metric(METRIC_VOICE_SESSION_STARTED, "counter", "{session}", "Sessions started.",
@@ -661,6 +679,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(METRIC_HTTP_SERVER_REQUEST_DURATION, "histogram", "s", "One HTTP request.",
            (HTTP_ROUTE, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, ERROR_TYPE),
            (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)),
+    Metric(METRIC_RPC_CLIENT_CALL_DURATION, "histogram", "s", "One gRPC call, at its client.", _RPC, _CALL_S),
+    Metric(METRIC_RPC_SERVER_CALL_DURATION, "histogram", "s", "One gRPC call, at its server.", _RPC, _CALL_S),
     Metric(METRIC_HW_GPU_MEMORY_USAGE, "updowncounter", "By", "GPU memory in use.", _GPU, observable=True),
     Metric(METRIC_HW_GPU_MEMORY_LIMIT, "updowncounter", "By", "GPU memory there is.", _GPU, observable=True),
     Metric(METRIC_HW_GPU_UTILIZATION, "gauge", "1", "Share of time that the GPU was busy.", _GPU, observable=True),

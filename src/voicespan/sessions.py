@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from opentelemetry import trace
 
-from voicespan import diagnostics, settings
+from voicespan import diagnostics, hooked, settings
 from voicespan import names as n
 from voicespan.clock import Clock, RemoteClock
+from voicespan.connection import offered
 from voicespan.context import Scope, bound
 from voicespan.finished import SpanContext
 from voicespan.guard import guarded, swallowed
@@ -50,7 +51,7 @@ _DISCONNECTS = frozenset({"WebSocketDisconnect", "ConnectionClosed", "Connection
 """What Starlette, websockets and sockets raise when the other side has gone, by name: none is imported for it."""
 
 
-def _reason_of(error: BaseException | None) -> EndReason:
+def reason_of(error: BaseException | None) -> EndReason:
     """Return why a session ended whose block was left by an exception."""
     if not isinstance(error, Exception):
         return "normal"
@@ -103,6 +104,7 @@ class Session:
         room_id: str | None = None,
         measurement_point: MeasurementPoint = "client",
         attributes: Mapping[str, AttributeValue] | None = None,
+        connection: trace.SpanContext | None = None,
     ) -> None:
         self.recorder = recorder
         self.id = session_id or uuid.uuid4().hex
@@ -125,7 +127,10 @@ class Session:
         self._media_up_ns: int | None = None
         self._greeted = False
         self._scope: Scope | None = None
-        self._connection = trace.get_current_span().get_span_context()
+        self._connection = connection or trace.get_current_span().get_span_context()
+        self.source = hooked.OWN_CODE
+        """Who has begun it; `hooked.Source.adopt` changes that."""
+        self.source.sessions += 1
         if not events.disabled and recorder.enabled:
             self._say("Session started", "session.started")
 
@@ -145,7 +150,7 @@ class Session:
                 self._scope.close()
         except Exception as failure:
             swallowed("Session end", failure)
-        self.end(_reason_of(error), error=error)
+        self.end(reason_of(error), error=error)
 
     # What a pipeline calls
 
@@ -228,6 +233,23 @@ class Session:
                 self._end_turn(turn, reason, at_ns, error)
         if not events.disabled and self.recorder.enabled:
             self._say("Session ended", "session.ended", reason=reason)
+
+    def identify(
+        self,
+        session_id: str | None,
+        transport: str | None,
+        measurement_point: MeasurementPoint,
+        attributes: Mapping[str, AttributeValue],
+    ) -> None:
+        """Take what is known of the call only now that it is under way; its open turns belong to this id too."""
+        with self.lock:
+            self.id = session_id or self.id
+            self.transport = transport or self.transport
+            self.measurement_point = measurement_point
+            self.attributes.update(attributes)
+            for turn in self._turns:
+                turn.record.session_id, turn.record.transport = self.id, self.transport
+                turn.record.attributes.update(attributes)  # type: ignore[arg-type]
 
     @guarded
     def _say(self, message: str, event: str, **fields: object) -> None:
@@ -339,6 +361,7 @@ class Session:
 
     def _user_turn(self, at: int | None, kind: Input) -> Turn:
         now_ns = self.recorder.clock.monotonic_ns()
+        self.source.heard = True
         speaking = next(
             (
                 turn
@@ -433,6 +456,7 @@ class Session:
         """Give a real turn its place in the session, and the link to the one before."""
         record = turn.record
         self._index += 1
+        self.source.turns += 1
         record.index = self._index
         if self._last is not None:
             record.links.append((self._last, "previous"))
@@ -547,19 +571,28 @@ def session(
     """
     from voicespan.emit import recorder
 
-    return Session(
-        recorder(),
-        id,
-        transport=transport,
-        room_id=room_id,
-        measurement_point=measurement_point,
-        attributes=attributes,
+    known = {**({} if room_id is None else {n.VOICE_ROOM_ID: room_id}), **(attributes or {})}
+    connection = offered()
+    if connection is None:
+        return Session(recorder(), id, transport=transport, measurement_point=measurement_point, attributes=known)
+    opened = connection.claim()
+    if opened is not None:
+        opened.identify(id, transport, measurement_point, known)
+        return opened
+    return connection.claimed(
+        Session(recorder(), id, transport=transport, measurement_point=measurement_point, attributes=known)
     )
 
 
 def current_session() -> Session | None:
-    """Return the session of this task or thread, or None."""
+    """Return the session of this task or thread, or None.
+
+    Where a client is connected and nobody has begun a session yet, the connection becomes one now.
+    """
     current = bound()
+    if current is None:
+        connection = offered()
+        return None if connection is None else connection.session()
     return current.session if isinstance(current, Turn) else current
 
 
@@ -568,4 +601,7 @@ def current_turn() -> Turn | None:
     current = bound()
     if isinstance(current, Turn):
         return current if current.open else current.session.turn
+    if current is None:
+        connection = offered()
+        current = None if connection is None else connection.begun
     return current.turn if current is not None else None

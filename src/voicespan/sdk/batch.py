@@ -179,6 +179,11 @@ class Batcher(Generic[Item]):
         return self.unsent == 0
 
     @property
+    def used(self) -> bool:
+        """Whether there ever was an item."""
+        return self._thread is not None or bool(self._queue)
+
+    @property
     def unsent(self) -> int:
         """Items that are queued or on their way, or could not be sent after `close`."""
         failed = self.counts.get(FAILED) - self._failed_before_close if self._closing else 0

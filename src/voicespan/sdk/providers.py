@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import TracerProvider
 
-from voicespan import names
+from voicespan import hooked, names
 from voicespan.diagnostics import say
 from voicespan.sdk import resource
 from voicespan.sdk.batch import Batcher, Limits
@@ -114,6 +114,7 @@ class _Starting:
         Shutdown(self._tracers, self._meters, self._batchers, list(self._metric_senders), self._end_logs).install()
         _watch_for_second_provider()
         _check_endpoints(self._endpoints)
+        hooked.begin(lambda: not self._batchers or any(batcher.used for batcher in self._batchers))
 
     def _makers(self, signal: Signal) -> list[Maker]:
         try:

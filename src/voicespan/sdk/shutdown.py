@@ -11,7 +11,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from voicespan import settings
+from voicespan import hooked, settings
 from voicespan.diagnostics import number, say
 from voicespan.sdk.batch import NO_ANSWER
 from voicespan.sdk.latch import Latch
@@ -146,6 +146,7 @@ class Shutdown:
             step.done.wait(remaining_s())
         if first:
             self._say_what_is_lost()
+            hooked.explain(at_end=True)
 
     def _say_what_is_lost(self) -> None:
         unsent = [_unsent(batcher) for batcher in self._batchers if batcher.unsent]

@@ -7,7 +7,7 @@ import uuid
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from voicespan import diagnostics
+from voicespan import diagnostics, hooked
 from voicespan.context import bound
 from voicespan.sessions import Session, current_session, session
 from voicespan.stagemap.document import DEFAULT_SAMPLE_RATE
@@ -64,7 +64,22 @@ class Pipeline:
     def __init__(self, stage_map: StageMap) -> None:
         self.map = stage_map
         self.sessions = Sessions()
+        self.source = hooked.source("stage map")
+        self.source.missing = self._missing
+        self.called: set[str] = set()
+        """Functions that were called, once or more."""
         self.frames_are_marked = stage_map.has("playback.frame")
+
+    def _ours(self, begun: Session) -> Session:
+        """Count a session that nobody else counts."""
+        if begun.source is hooked.OWN_CODE:
+            self.source.adopt(begun)
+        return begun
+
+    def _missing(self) -> str:
+        """Return which functions were not seen at all."""
+        never = sorted({str(hook.target) for hook in self.map.hooks} - self.called)
+        return f"never called: {hooked.listed(never)}" if never else ""
 
     # Sessions
 
@@ -72,7 +87,7 @@ class Pipeline:
         """Begin the session that this call is, and remember it by its id and its key."""
         found_id = read(hook.options.get("id"), call)
         transport = read(hook.options.get("transport"), call)
-        begun = session(None if found_id is None else str(found_id), transport=transport)
+        begun = self._ours(session(None if found_id is None else str(found_id), transport=transport))
         for name in self._names(hook, call):
             self.sessions.add(name, begun)
         return begun
@@ -96,7 +111,8 @@ class Pipeline:
     def session_of(self, hook: Hook, call: Call) -> Session | None:
         """Return the session that the hook names, else the current one."""
         if hook.session is None:
-            return current_session()
+            found = current_session()
+            return None if found is None else self._ours(found)
         name = read(hook.session, call)
         return None if name is None else self.sessions.find(name)
 
@@ -189,7 +205,7 @@ class Pipeline:
             turn = None if found is None else found.turn
             if turn is not None and (self.map.has("turn.speech_started") or turn.record.committed_ns is None):
                 return turn
-            return (found or session()).user_turn()
+            return (found or self._ours(session())).user_turn()
         turn = self._replying(hook, call)
         if turn is None and found is not None and not self.map.has("turn.committed"):
             turn = found.turn  # nobody tells the decision: that there is an answer shows it
@@ -199,7 +215,7 @@ class Pipeline:
             return turn
         if found is not None and self.map.marks_turns:
             return found.agent_turn("say")
-        return (found or session()).user_turn(input="text")
+        return (found or self._ours(session())).user_turn(input="text")
 
     def recognised(self, turn: Turn) -> None:
         """Take the final transcript for the decision where the pipeline tells no other."""

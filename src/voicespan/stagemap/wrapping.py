@@ -49,8 +49,10 @@ class _Calls:
         self.is_async_generator = inspect.isasyncgenfunction(function)
         self.is_generator = inspect.isgeneratorfunction(function)
         self.is_coroutine = inspect.iscoroutinefunction(function)
+        self.name = str(hook.target)
 
     def call(self, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        self.pipeline.called.add(self.name)
         return Call(self.parameters.names, self.parameters.defaults, instance, args, kwargs)
 
     def failed(self, error: Exception) -> None:

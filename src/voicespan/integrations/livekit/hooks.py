@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 from opentelemetry import trace
 
+from voicespan import hooked
 from voicespan import names as n
 from voicespan.diagnostics import say
 from voicespan.guard import swallowed
@@ -69,6 +70,7 @@ async def _start(wrapped: Any, session: Any, args: Args, kwargs: Kwargs) -> Any:
     with _quiet("start"):
         if conversation.of(session) is None:
             begun = conversation.begin(session, kwargs.get("room"))
+            hooked.source("livekit-agents").adopt(begun.session)
     try:
         result = await wrapped(*args, **kwargs)
     except Exception as error:
@@ -516,6 +518,7 @@ def install() -> None:
     from livekit.agents.telemetry import tracer
 
     apart.keep_tracer_apart(tracer)
+    hooked.source("livekit-agents", importlib.metadata.version("livekit-agents"), "VAD event")
     say("livekit.hooked", f"livekit-agents {importlib.metadata.version('livekit-agents')} is hooked", level="debug")
 
 

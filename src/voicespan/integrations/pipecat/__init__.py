@@ -7,8 +7,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
+from voicespan import hooked
 from voicespan.diagnostics import say
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             return
         others = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
         os.environ[SETUP_FILES] = os.pathsep.join([*others, SETUP_FILE])
+        wrapt.register_post_import_hook(lambda _module: source(), "pipecat.pipeline.worker")
 
     def _uninstrument(self, **kwargs: Any) -> None:
         left = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
@@ -44,6 +47,11 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             os.environ[SETUP_FILES] = os.pathsep.join(left)
         else:
             os.environ.pop(SETUP_FILES, None)
+
+
+def source() -> hooked.Source:
+    """Return what Pipecat's turns are counted by."""
+    return hooked.source(DISTRIBUTION, installed_version() or "", "VAD event")
 
 
 def installed_version() -> str | None:

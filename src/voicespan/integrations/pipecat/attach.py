@@ -24,7 +24,7 @@ from voicespan import settings
 from voicespan.context import Scope
 from voicespan.diagnostics import say
 from voicespan.guard import guarded, swallowed
-from voicespan.integrations.pipecat import installed_version, service
+from voicespan.integrations.pipecat import installed_version, service, source
 from voicespan.integrations.pipecat.conversation import Conversation
 from voicespan.sessions import session
 
@@ -100,6 +100,7 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     begun = session(getattr(worker, "_conversation_id", None), transport=service.transport(output))
     if not begun.recorder.enabled:
         return None
+    source().adopt(begun)
     conversation = Conversation(begun)
     watch = Watch(conversation)
     if bus is not None:
