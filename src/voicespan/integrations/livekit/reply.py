@@ -106,6 +106,9 @@ class _Attempts:
     def abandoned(self) -> None:
         self.stage.abandoned()
 
+    def dropped(self) -> None:
+        self.stage.dropped()
+
 
 class Generation(_Attempts):
     """One request to the language model, speculative where it was made before the end of the user's turn."""
