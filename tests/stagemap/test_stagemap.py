@@ -53,7 +53,7 @@ def install(voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[I
         forget()
         monkeypatch.setattr(importlib.import_module("callbot.clock"), "wait", lambda ms: voice.clock.advance(ms=ms))
         installing.install(parse(document))
-        for name in ("vad", "asr", "llm", "tts", "turns", "ws"):
+        for name in ("vad", "asr", "llm", "tts", "turns", "ws", "results"):
             importlib.import_module(f"callbot.{name}")
 
     yield run

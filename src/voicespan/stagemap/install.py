@@ -46,6 +46,8 @@ def install_file(path: str) -> None:
         install(read(pathlib.Path(path).expanduser()))
     except StageMapError as error:
         say("stages", f"stages: {error}; nothing is wrapped")
+    except Exception as error:  # ours: turns and telemetry of everything else go on
+        swallowed(f"stages: {path}: installing it", error)
 
 
 def install(stage_map: StageMap) -> Pipeline:
