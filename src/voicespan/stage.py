@@ -125,6 +125,14 @@ class Stage:
             record.attributes[key] = value  # type: ignore[assignment]
 
     @guarded
+    def usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
+        """Set the token counts that the provider bills."""
+        if input_tokens is not None:
+            self.set(n.GEN_AI_USAGE_INPUT_TOKENS, input_tokens)
+        if output_tokens is not None:
+            self.set(n.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens)
+
+    @guarded
     def event(self, name: str, **attributes: AttributeValue) -> None:
         """Add an event, now, to the stage's span."""
         record = self._live()
@@ -266,18 +274,32 @@ class Llm(Stage):
             record.handed_ns = max(moment_ns, record.first_ns)
 
     @guarded
-    def usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
-        """Set the token counts that the provider bills."""
-        if input_tokens is not None:
-            self.set(n.GEN_AI_USAGE_INPUT_TOKENS, input_tokens)
-        if output_tokens is not None:
-            self.set(n.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens)
-
-    @guarded
     def discarded(self) -> None:
         """Say that this generation is not used (speculation that did not hold); it takes no share of the silence."""
         if self._turn.open:
             self._record.discarded = True
+
+    def speaks(self) -> Realtime:
+        """Say that this model answers in audio itself; return the stage that stands in this one's place.
+
+        The first request of a reply then begins with the end-of-turn decision: such a model listens all the time.
+        """
+        turn, record = self._turn, self._record
+        made = Realtime(turn, record)
+        try:
+            committed_ns = turn.record.committed_ns
+            if committed_ns is not None and not any(
+                stage is not record and stage.start_ns >= committed_ns and stage.component in ("llm", "realtime")
+                for stage in turn.record.stages
+            ):
+                record.start_ns = min(record.start_ns, committed_ns)
+            record.component, record.count = "realtime", 0
+            record.first_ns = record.last_ns = record.handed_ns = None
+            made._context, made._scope = self._context, self._scope  # noqa: SLF001
+            turn.voice = turn.voice if turn.counted else record
+        except Exception as error:
+            swallowed("Llm.speaks", error)
+        return made
 
     def stream(self, source: Source) -> Source:
         """Return the model's stream, watched: first and last token, end, failure and cancellation."""
