@@ -232,7 +232,7 @@ def _unsaid(extra: Mapping[str, Any]) -> Mapping[str, Any]:
 
     A plain word is a field of the service's own: it has chosen to write that.
     """
-    if not any("." in key and verdicts[key] for key in extra if isinstance(key, str)):
+    if not any("." in key and verdicts[key] for key in extra):
         return extra
     return {key: value for key, value in extra.items() if "." not in key or not verdicts[key]}
 

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from voicespan import diagnostics
 from voicespan.integrations.livekit import apart, hooks
 
 from .conftest import Turns, calling
@@ -163,6 +164,7 @@ def test_a_parameter_or_attribute_that_has_moved(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hook whose parameter has another name, and an attribute that is gone, are hooks that have moved."""
+    diagnostics.forget()
     hooks.remove()
     onset = hooks.Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", apart.job_attributes, ("began_at",))
     monkeypatch.setattr(hooks, "HOOKS", (*hooks.HOOKS, onset))
@@ -178,6 +180,7 @@ def test_a_parameter_or_attribute_that_has_moved(
 @pytest.mark.usefixtures("restored")
 def test_a_version_that_is_not_known(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The next major version is hooked where everything is in place, and said not to be known."""
+    diagnostics.forget()
     hooks.remove()
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.0.1")
     hooks.install()
@@ -198,8 +201,6 @@ async def test_nothing_of_ours_reaches_the_service(
     monkeypatch.setattr("voicespan.integrations.livekit.conversation.Scope", broken)
     for name in ("reply_of", "current_reply", "stopped", "done"):
         monkeypatch.setattr(f"voicespan.integrations.livekit.conversation.{name}", broken)
-    from voicespan import diagnostics
-
     with caplog.at_level(logging.ERROR):
         async with calling(Answer("It is nine.")) as (call, _):
             await call.caller.speak(0.4, "how cold is it")

@@ -567,7 +567,10 @@ def install() -> None:
         )
         return
     if version not in Requirement(REQUIREMENT).specifier:
-        say("livekit", f"livekit-agents {version} is not known (known: {REQUIREMENT}): its turns may not be right")
+        say(
+            "livekit.version",
+            f"livekit-agents {version} is not known (known: {REQUIREMENT}): its turns may not be right",
+        )
     for hook in HOOKS:
         if (place := hook.place()) is not None:
             wrapt.wrap_function_wrapper(*place, hook.wrapper)
