@@ -75,7 +75,9 @@ def test_a_future_of_a_thread_lasts_until_it_is_settled(install: Install, voice:
     """A tool that works in a pool is measured to its result."""
     install({"stages": {"tool": f"{MODULE}:look_up"}})
     with ThreadPoolExecutor(1) as pool:
-        assert service("results").look_up(pool).result() == "sunny"
+        future = service("results").look_up(pool)
+        service("results").goes_on.set()
+        assert future.result() == "sunny"
     assert only(voice, f"{n.SPAN_EXECUTE_TOOL} look_up").duration_ns == 200_000_000
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 RATE = 16_000
+goes_on = threading.Event()
 
 
 def sync(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -87,6 +89,7 @@ def look_up(pool: ThreadPoolExecutor) -> Future[str]:
     """Return at once what a thread will know."""
 
     def work() -> str:
+        goes_on.wait(5)
         clock.spend(200)
         return "sunny"
 
