@@ -247,6 +247,18 @@ def test_a_stream_that_is_dropped_ends_its_stage(voice: VoiceRecorder) -> None:
     assert llm.duration_ns == 10_000_000  # let go of 10 ms after its only token
 
 
+def test_a_block_ends_its_stage_itself(voice: VoiceRecorder) -> None:
+    """Inside a `with` block a consumer that has read enough has cancelled nothing, and the stage lasts to its end."""
+    turn = voice.session().user_turn()
+    with turn.llm() as llm:
+        for _ in llm.stream(iter("abc")):
+            break
+        voice.clock.advance(ms=10)
+        llm.token()
+    assert "voice.stage.cancelled" not in finished(voice, turn)["llm"].attributes
+    assert turn.record.stages[0].count == 2
+
+
 async def test_a_cancelled_consumer_ends_the_stage(voice: VoiceRecorder) -> None:
     """A task that is cancelled while it holds an item lets go of the stream, and the stage is over."""
     turn = voice.session().user_turn()

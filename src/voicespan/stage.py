@@ -220,12 +220,11 @@ class Stage:
         So no lock is taken, nobody is called, and the sweep finds the stage ended.
         """
         record, turn = self._record, self._turn
-        if record.end_ns is not None or not turn.open:
+        if record.end_ns is not None or not turn.open or self._scope is not None:  # a block ends by itself
             return
         record.cancelled = record.cancelled or record.exhausted_ns is None
-        if self._scope is None:
-            turn.record.active_ns = turn.now_ns()
-            record.end_ns = max(record.start_ns, turn.record.active_ns)
+        turn.record.active_ns = turn.now_ns()
+        record.end_ns = max(record.start_ns, turn.record.active_ns)
 
 
 class Asr(Stage):

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 
-from voicespan import settings
+from voicespan import emit, settings
 from voicespan.integrations.pipecat import attach
 
 from .phone import Answer, Call
@@ -128,3 +128,8 @@ async def test_pipecats_own_spans_can_be_left_on(turns: Turns) -> None:
     unheard = PipelineWorker(Pipeline(deaf.processors()), enable_tracing=True)
     attach.attach(unheard)
     assert unheard._enable_tracing is True
+    emit.recorder().enabled = False
+    for pipeline, bridged in ((Call().processors(), None), ([Call().model], ())):
+        off = PipelineWorker(Pipeline(pipeline), enable_tracing=True, bridged=bridged)
+        attach.attach(off)
+        assert off._enable_tracing is True

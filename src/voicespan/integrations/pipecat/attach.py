@@ -29,6 +29,7 @@ from pipecat.utils.errors import ErrorCategory
 from voicespan import settings
 from voicespan.context import Scope
 from voicespan.diagnostics import say
+from voicespan.emit import recorder
 from voicespan.guard import guarded, swallowed
 from voicespan.integrations.pipecat import installed_version, service
 from voicespan.integrations.pipecat.conversation import Conversation
@@ -98,7 +99,7 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     """Return the conversation that this pipeline takes part in; None for one that neither speaks nor is an agent."""
     bus = getattr(worker, "_bus", None)
     if worker.bridged:
-        return None if bus is None else Bridged(worker, bus)
+        return Bridged(worker, bus) if bus is not None and recorder().enabled else None
     output = next((each for each in processors if isinstance(each, BaseOutputTransport)), None)
     if output is None or not getattr(getattr(output, "_params", None), "audio_out_enabled", True):
         return None  # it is not heard
@@ -111,8 +112,17 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
         bridges = {each._bridge for each in processors if isinstance(each, BusBridgeProcessor)}  # noqa: SLF001
         _by_bus.setdefault(bus, {}).update(dict.fromkeys(bridges or {None}, watch))
     Scope(begun, begun)  # inherited by every task of the pipeline: its processors are set up in children of this one
-    worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: guarded(conversation.end)())
+    worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: _end(watch, bus))
     return watch
+
+
+@guarded
+def _end(watch: Watch, bus: object) -> None:
+    """The pipeline is over; a bus that outlives it forgets the conversation."""
+    watch.conversation.end()
+    bridges = _by_bus.get(bus, {})
+    for name in [name for name, found in bridges.items() if found is watch]:
+        del bridges[name]
 
 
 def _quiet(worker: PipelineWorker) -> None:
