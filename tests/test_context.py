@@ -94,6 +94,22 @@ def test_current_turn_falls_back_to_the_session(voice: VoiceRecorder) -> None:
     assert voicespan.current_turn() is None
 
 
+def test_work_during_a_cough_belongs_to_the_reply(voice: VoiceRecorder) -> None:
+    """While an onset is undecided, what runs in the session belongs to the turn that is being answered."""
+    with voice.session() as session:
+        reply = session.user_turn()
+        reply.committed()
+        reply.audio_sent(5.0)
+        voice.clock.advance(s=1)
+        cough = session.user_turn()
+        assert current().trace_id == reply.trace_id
+        cough.dismissed()
+        reply.audio_stopped()
+        reply.end()
+        asked = session.user_turn()
+        assert current().trace_id == asked.trace_id
+
+
 def test_turn_is_passed_to_a_thread(voice: VoiceRecorder) -> None:
     """A worker thread takes a turn over by `use()`, and is left as it was."""
     turn = voice.session().user_turn()

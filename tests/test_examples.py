@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def received(example: str, count: int, folder: Path) -> list[Turn]:
+def received(example: str, count: int, folder: Path, **more: str) -> list[Turn]:
     """Run an example under `voicespan run`; return the turns that have arrived, in order."""
     program = Path(sys.executable).with_name("voicespan")
     with Receiver(port=0, database=folder / "turns.db") as receiver:
-        environ = os.environ | {"OTEL_SERVICE_NAME": "bot", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        environ = os.environ | {"OTEL_SERVICE_NAME": "bot", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint} | more
         command = [str(program), "run", "--", sys.executable, str(EXAMPLES / example)]
         subprocess.run(command, env=environ, check=True, timeout=50, capture_output=True)
         deadline = time.monotonic() + 10
@@ -142,3 +142,14 @@ def test_the_fastapi_service_gives_a_turn_for_every_question(tmp_path: Path, red
     assert spans["Synthesize"].parent_id == spans["demo.Speech/Synthesize"].span_id
     assert spans["Synthesize"].service == "speech-worker"
     assert spans["tts"].attributes["voice.worker.id"] == "tts-0"
+
+
+def test_the_service_with_a_stage_map_gives_a_turn_for_every_utterance(tmp_path: Path) -> None:
+    """An unchanged FastAPI service, whose WebSocket handler is taken by a decorator, sends its call's four turns."""
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    turns = received("stages/offline.py", 4, tmp_path, VOICESPAN_STAGES=str(EXAMPLES / "stages" / "voicespan.yaml"))
+    outcomes = ["completed", "completed", "interrupted", "completed"]
+    assert [(turn.turn_index, turn.outcome) for turn in turns] == list(enumerate(outcomes, 1))
+    assert {turn.session_id for turn in turns} == {"call-7"}
+    assert turns[1].response_ns is not None
+    assert turns[1].response_ns / 1e9 == pytest.approx(0.4 + 0.12 + 0.08 + 0.36 + 0.15, abs=0.08)

@@ -336,3 +336,32 @@ def test_every_runbook_that_is_named_exists() -> None:
     """The page behind each `resolution` is part of the documentation."""
     root = Path(__file__).parents[1]
     assert [path for path in logs.RUNBOOKS.values() if not (root / path).is_file()] == []
+
+
+def test_fields_with_what_was_said_are_left_out(lines: Lines) -> None:
+    """Frameworks put transcripts into fields of their lines; a plain word is a field of the service's own."""
+    extra = {"lk.pii.user_input": "a secret", "gen_ai.input.messages": "a secret", "text": "mine", "http.route": "/x"}
+    logging.getLogger("livekit.agents").info("received", extra=extra)
+    line = lines.last()
+    assert "secret" not in str(line)
+    assert (line["text"], line["http.route"]) == ("mine", "/x")
+
+
+@pytest.mark.parametrize(
+    ("logger", "message", "written"),
+    [
+        ("pipecat.services.tts_service", "Voice#0: Generating TTS [a secret]", "Voice#0: Generating TTS […"),
+        ("pipecat.services.x.stt", "Transcription: [a secret]", "Transcription: […"),
+        (
+            "pipecat.services.x.llm",
+            "TextModel#1: Creating response: secret",
+            "TextModel#1: Creating response: …",
+        ),
+        ("pipecat.processors.x", "TextFilter#0: started", "TextFilter#0: started"),
+        ("pipecat.services.x.llm", "Model#0 TTFB: 0.3", "Model#0 TTFB: 0.3"),
+        ("bot", "User said: hello", "User said: hello"),
+    ],
+)
+def test_pipecats_lines_do_not_tell_what_was_said(logger: str, message: str, written: str) -> None:
+    """What Pipecat writes about text stays a line, without the text; the bot's own lines are its own."""
+    assert logs._without_speech(logger, message) == written

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import inspect
+import time
+from array import array
+from contextlib import suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pytest
 from opentelemetry import trace
+
+from voicespan import diagnostics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -225,3 +233,184 @@ def test_failed_calls_are_named_by_their_grpc_status(voice: VoiceRecorder) -> No
         raise RpcError
     span = finished(voice, turn)["tts"]
     assert (span.error, span.attributes["error.type"]) == ("worker gone", "UNAVAILABLE")
+
+
+def test_a_stream_that_is_dropped_ends_its_stage(voice: VoiceRecorder) -> None:
+    """A consumer that breaks off and forgets the stream has cancelled it: the turn does not wait for the stage."""
+    turn = voice.session().user_turn()
+    for _ in turn.llm().stream(iter("abc")):
+        voice.clock.advance(ms=10)
+        break
+    voice.clock.advance(s=5)
+    llm = finished(voice, turn)["llm"]
+    assert llm.attributes["voice.stage.cancelled"] is True
+    assert llm.duration_ns == 10_000_000  # let go of 10 ms after its only token
+
+
+def test_a_block_ends_its_stage_itself(voice: VoiceRecorder) -> None:
+    """Inside a `with` block a consumer that has read enough has cancelled nothing, and the stage lasts to its end."""
+    turn = voice.session().user_turn()
+    with turn.llm() as llm:
+        for _ in llm.stream(iter("abc")):
+            break
+        voice.clock.advance(ms=10)
+        llm.token()
+    assert "voice.stage.cancelled" not in finished(voice, turn)["llm"].attributes
+    assert turn.record.stages[0].count == 2
+
+
+async def test_a_cancelled_consumer_ends_the_stage(voice: VoiceRecorder) -> None:
+    """A task that is cancelled while it holds an item lets go of the stream, and the stage is over."""
+    turn = voice.session().user_turn()
+    held = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in turn.llm().stream(Tokens(voice, "a", "b")):
+            held.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(consume())
+    await held.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    del task
+    assert [stage.open for stage in turn.record.stages] == [False]
+    assert finished(voice, turn)["llm"].attributes["voice.stage.cancelled"] is True
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_the_collector_may_come_at_any_time(voice: VoiceRecorder, moment: int) -> None:
+    """A stream that is part of a cycle is dropped by the collector, while locks of ours are held: nothing waits."""
+    turn = voice.session().user_turn()
+    stream = turn.llm().stream(iter("abc"))
+    list(zip(range(moment), stream, strict=False))
+    cycle: list[Any] = [stream]
+    cycle.append(cycle)
+    del stream, cycle
+    with diagnostics.counters._lock, turn.session.lock:
+        began = time.monotonic()
+        gc.collect()
+        assert time.monotonic() - began < 5
+    assert [stage.open for stage in turn.record.stages] == [False]
+
+
+class Connection(Tokens):
+    """A stream that is entered as well, as those of the `openai` client."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed = True
+
+
+async def test_a_stream_that_is_entered_is_watched(voice: VoiceRecorder) -> None:
+    """`async with stream` gives the watched stream, and leaving it early cancels the stage."""
+    turn = voice.session().user_turn()
+    async with turn.llm().stream(Connection(voice, "a", "b")) as stream:
+        assert [token async for token in stream] == ["a", "b"]
+    async with turn.llm().stream(Connection(voice, "a", "b")) as stream:
+        assert await anext(stream) == "a"
+    assert stream.closed
+    whole, cut = turn.record.stages
+    assert (whole.count, whole.cancelled, whole.open) == (2, False, False)
+    assert (cut.count, cut.cancelled, cut.open) == (1, True, False)
+
+
+async def test_a_manager_of_a_stream_is_watched(voice: VoiceRecorder) -> None:
+    """What only gives the stream when it is entered is no token: the stage ends with the stream that it gives."""
+
+    class Manager:
+        async def __aenter__(self) -> Tokens:
+            voice.clock.advance(ms=50)
+            return Tokens(voice, "", "a")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    turn = voice.session().user_turn()
+    async with turn.llm().stream(Manager()) as stream:  # type: ignore[type-var]
+        assert [token async for token in stream] == ["", "a"]
+    spans = finished(voice, turn)
+    assert spans["llm.ttft"].duration_ns == 250_000_000
+    assert "voice.stage.cancelled" not in spans["llm"].attributes
+
+
+async def test_a_response_that_gives_streams_is_watched(voice: VoiceRecorder) -> None:
+    """Audio that is read by `iter_bytes()` of a response that a manager gave is the stage's."""
+
+    class Response:
+        status = 200
+
+        def iter_bytes(self) -> Tokens:
+            return Tokens(voice, bytes(640), bytes(640))
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    turn = voice.session().user_turn()
+    async with turn.tts(sample_rate=16_000).stream(Response()) as response:  # type: ignore[type-var]
+        assert response.status == 200
+        assert len([frame async for frame in response.iter_bytes()]) == 2
+    spans = finished(voice, turn)
+    assert spans["tts"].attributes["voice.audio.duration_s"] == pytest.approx(0.04)
+    assert spans["tts.first_audio"].duration_ns == 100_000_000
+
+
+async def test_what_is_awaited_is_watched(voice: VoiceRecorder) -> None:
+    """A call object with `__await__` lasts until it is answered."""
+
+    class Call:
+        code = "OK"
+
+        def __await__(self) -> Generator[Any, None, str]:
+            yield from asyncio.sleep(0).__await__()
+            voice.clock.advance(ms=70)
+            return "text"
+
+    turn = voice.session().user_turn()
+    call = turn.llm().stream(Call())  # type: ignore[type-var]
+    assert call.code == "OK"
+    assert await call == "text"
+    assert finished(voice, turn)["llm.ttft"].duration_ns == 70_000_000
+
+
+def test_what_can_be_iterated_twice_still_can(voice: VoiceRecorder) -> None:
+    """An iterable that is no stream gives its items each time; the first time is the stage's."""
+    turn = voice.session().user_turn()
+    tokens = turn.llm().stream(["a", "b"])
+    assert [list(tokens), list(tokens)] == [["a", "b"]] * 2
+    assert finished(voice, turn)["llm"].attributes["voice.llm.token.count"] == 2
+
+
+async def test_events_around_tokens_are_no_tokens(voice: VoiceRecorder) -> None:
+    """Typed streams of client libraries count what they generate, once."""
+    delta = SimpleNamespace(content="a", tool_calls=None)
+    usage = SimpleNamespace(prompt_tokens=3, completion_tokens=1)
+    events = [
+        SimpleNamespace(type="message_start"),
+        SimpleNamespace(type="response.created"),
+        SimpleNamespace(type="chunk", chunk=SimpleNamespace(choices=[SimpleNamespace(delta=delta)], usage=usage)),
+        SimpleNamespace(type="content.delta", delta="a"),
+        SimpleNamespace(type="response.output_text.delta", delta="b"),
+        SimpleNamespace(type="content_block_delta"),
+    ]
+    turn = voice.session().user_turn()
+    async for _ in turn.llm().stream(Tokens(voice, *events)):
+        pass
+    attributes = finished(voice, turn)["llm"].attributes
+    assert attributes["voice.llm.token.count"] == 3
+    assert attributes["gen_ai.usage.input_tokens"] == 3
+
+
+@pytest.mark.parametrize("frame", [np.zeros(320, np.int16), np.zeros(320, np.float32), array("h", [0] * 320)])
+def test_frames_that_are_arrays_have_their_length(voice: VoiceRecorder, frame: Any) -> None:
+    """A number of an array is a sample, whatever its width."""
+    turn = voice.session().user_turn()
+    with turn.tts(sample_rate=16_000) as tts:
+        tts.frame(frame)
+    assert finished(voice, turn)["tts"].attributes["voice.audio.duration_s"] == pytest.approx(0.02)

@@ -124,12 +124,14 @@ class Scope:
         self._attached = trace.set_span_in_context(LiveSpan(subject), self._before)
         otel_context.attach(self._attached)
 
-    def close(self) -> None:
-        """Restore what was current before, unless somebody else has set something since."""
-        if otel_context.get_current() is self._attached:
+    def close(self) -> bool:
+        """Restore what was current before, unless somebody else has set something since; return whether it was so."""
+        in_place = otel_context.get_current() is self._attached
+        if in_place:
             otel_context.attach(self._before)
         if _bound.get() is self._bound:
             _bound.set(self._bound_before)
+        return in_place
 
 
 def bound() -> Session | Turn | None:

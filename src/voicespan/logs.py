@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from opentelemetry import trace
 
 from voicespan import names as n
 from voicespan import settings
+from voicespan.content_names import verdicts
 from voicespan.context import LiveSpan
 from voicespan.emit import recorder
 from voicespan.redaction import redact
@@ -106,7 +108,7 @@ class JSONFormatter(logging.Formatter):
             line["event"] = extra.pop("event")
         (getattr(record, _ORIGIN, None) or Origin()).put(line)
         line.update(who())
-        line.update(extra)
+        line.update(_unsaid(extra))
         _mask_addresses(line)
         if record.exc_info and record.exc_info[1] is not None:
             line.update(error_fields(record.exc_info[1]))
@@ -200,7 +202,7 @@ def processor(_logger: object, method: str, event_dict: MutableMapping[str, Any]
     error = _error_of(event_dict.pop("exc_info", None))
     Origin().put(line)
     line.update(who())
-    line.update(event_dict)
+    line.update(_unsaid(event_dict))
     _mask_addresses(line)
     if error is not None:
         line.update(error_fields(error))
@@ -214,15 +216,33 @@ def loguru_sink(message: Any) -> None:
         "timestamp": timestamp(record["time"].timestamp()),
         "level": record["level"].name,
         "logger": record["name"] or "",
-        "message": record["message"],
+        "message": _without_speech(record["name"] or "", record["message"]),
     }
     Origin().put(line)
     line.update(who())
-    line.update(record["extra"])
+    line.update(_unsaid(record["extra"]))
     _mask_addresses(line)
     if record["exception"] is not None and record["exception"].value is not None:
         line.update(error_fields(record["exception"].value))
     sys.stdout.write(_encode(_redacted(line)) + "\n")
+
+
+def _unsaid(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that do not hold what was said, by the names of conventions and frameworks (`lk.pii.…`).
+
+    A plain word is a field of the service's own: it has chosen to write that.
+    """
+    if not any("." in key and verdicts[key] for key in extra):
+        return extra
+    return {key: value for key, value in extra.items() if "." not in key or not verdicts[key]}
+
+
+def _without_speech(logger: str, message: str) -> str:
+    """Return a message of Pipecat's without the words that were said: it writes them behind a bracket or a colon."""
+    if not logger.startswith("pipecat."):
+        return message
+    found = _SPOKEN.search(message)
+    return message if found is None else f"{message[: found.end()]}…"
 
 
 def timestamp(unix_s: float) -> str:
@@ -273,6 +293,12 @@ def _mask_addresses(line: MutableMapping[str, Any]) -> None:
             line[key] = masked(str(line[key]))
 
 
+_SPOKEN = re.compile(
+    r"(generating|finished|tts request|transcri|text|said|speaking|response|messages|delta|turn\.|update event)"
+    r"[^\[:#]*?(\[|: \[?| - )",
+    re.IGNORECASE,
+)
+"""What precedes the words of a conversation in Pipecat's messages; `#` is in the names of its objects."""
 _LAST: list[tuple[int, str]] = [(0, "")]
 
 

@@ -118,6 +118,8 @@ class Session:
         self.lock = threading.RLock()
         self.reports = False
         """The client tells what it plays, so its report is waited for."""
+        self.unheard = False
+        """The agent answers in text only: turns that begin now are not reported, since nobody waits for sound."""
         self.end_reason: EndReason | None = None
         self.earliest_ns = recorder.clock.monotonic_ns() - BEFORE_SESSION_NS
         self._settings = settings.current()
@@ -329,8 +331,11 @@ class Session:
     # A subject of the current span
 
     def span_context(self) -> trace.SpanContext:
-        """Return the identity of the current turn; between turns that of the connection."""
-        turn = self.turn
+        """Return the identity of the turn that is worked on; between turns that of the connection.
+
+        That is the one that is being answered: what is a mere onset may turn out to be a cough.
+        """
+        turn = self.replying or self.turn
         return self._connection if turn is None else turn.span_context()
 
     def set(self, key: str, value: AttributeValue) -> None:
@@ -433,9 +438,10 @@ class Session:
         turn = Turn(self, record)
         if at is not None:
             record.onset_ns = turn.moment(at, "user_turn") or now_ns
-        if self.end_reason is not None:
+        if self.end_reason is not None or self.unheard:
             turn.dropped = True
-            diagnostics.counters.add("turn.after_session")
+            if self.end_reason is not None:
+                diagnostics.counters.add("turn.after_session")
             return turn
         if len(self._turns) >= MAX_OPEN_TURNS:
             diagnostics.counters.add("turn.over_limit")
@@ -455,6 +461,8 @@ class Session:
     def _number(self, turn: Turn) -> None:
         """Give a real turn its place in the session, and the link to the one before."""
         record = turn.record
+        if turn.dropped:
+            return
         self._index += 1
         self.source.turns += 1
         record.index = self._index

@@ -168,6 +168,12 @@ class Settings:
         "A stage map: a YAML file that says which functions of the service are its stages. `voicespan stages check` "
         "looks at it beforehand.",
     )
+    framework_spans: bool = _variable(
+        "FRAMEWORK_SPANS",
+        FLAG,
+        False,
+        "Leaves the spans that Pipecat makes itself, one trace of a whole call beside the turns, as the bot sets them.",
+    )
     db: str | None = _variable(
         "DB",
         TEXT,

@@ -9,6 +9,7 @@ from voicespan import diagnostics
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
+from voicespan.pcm import samples
 from voicespan.record import Failure, StageRecord
 from voicespan.stream import watch
 
@@ -124,6 +125,14 @@ class Stage:
             record.attributes[key] = value  # type: ignore[assignment]
 
     @guarded
+    def usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
+        """Set the token counts that the provider bills."""
+        if input_tokens is not None:
+            self.set(n.GEN_AI_USAGE_INPUT_TOKENS, input_tokens)
+        if output_tokens is not None:
+            self.set(n.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens)
+
+    @guarded
     def event(self, name: str, **attributes: AttributeValue) -> None:
         """Add an event, now, to the stage's span."""
         record = self._live()
@@ -205,6 +214,18 @@ class Stage:
         if self._scope is None:
             self.end()
 
+    def dropped(self) -> None:
+        """The consumer let go of the stream, which says the garbage collector: in the middle of anything.
+
+        So no lock is taken, nobody is called, and the sweep finds the stage ended.
+        """
+        record, turn = self._record, self._turn
+        if record.end_ns is not None or not turn.open or self._scope is not None:  # a block ends by itself
+            return
+        record.cancelled = record.cancelled or record.exhausted_ns is None
+        turn.record.active_ns = turn.now_ns()
+        record.end_ns = max(record.start_ns, turn.record.active_ns)
+
 
 class Asr(Stage):
     """Speech recognition: first audio to the recognizer .. final transcript."""
@@ -252,18 +273,32 @@ class Llm(Stage):
             record.handed_ns = max(moment_ns, record.first_ns)
 
     @guarded
-    def usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:
-        """Set the token counts that the provider bills."""
-        if input_tokens is not None:
-            self.set(n.GEN_AI_USAGE_INPUT_TOKENS, input_tokens)
-        if output_tokens is not None:
-            self.set(n.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens)
-
-    @guarded
     def discarded(self) -> None:
         """Say that this generation is not used (speculation that did not hold); it takes no share of the silence."""
         if self._turn.open:
             self._record.discarded = True
+
+    def speaks(self) -> Realtime:
+        """Say that this model answers in audio itself; return the stage that stands in this one's place.
+
+        The first request of a reply then begins with the end-of-turn decision: such a model listens all the time.
+        """
+        turn, record = self._turn, self._record
+        made = Realtime(turn, record)
+        try:
+            committed_ns = turn.record.committed_ns
+            if committed_ns is not None and not any(
+                stage is not record and stage.start_ns >= committed_ns and stage.component in ("llm", "realtime")
+                for stage in turn.record.stages
+            ):
+                record.start_ns = min(record.start_ns, committed_ns)
+            record.component, record.count = "realtime", 0
+            record.first_ns = record.last_ns = record.handed_ns = None
+            made._context, made._scope = self._context, self._scope  # noqa: SLF001
+            turn.voice = turn.voice if turn.counted else record
+        except Exception as error:
+            swallowed("Llm.speaks", error)
+        return made
 
     def stream(self, source: Source) -> Source:
         """Return the model's stream, watched: first and last token, end, failure and cancellation."""
@@ -272,6 +307,8 @@ class Llm(Stage):
     @guarded
     def chunk(self, chunk: Any) -> None:
         """Take what a provider's stream gives: a token where it has content, and the token counts that it tells."""
+        if getattr(chunk, "type", None) == "chunk":  # an event of the `openai` client's helper, around a chunk
+            chunk = chunk.chunk
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self.usage(
@@ -296,11 +333,11 @@ class Tool(Stage):
 class _Speaking(Stage):
     """What makes audio."""
 
-    __slots__ = ("_bytes_per_s",)
+    __slots__ = ("_sample_rate",)
 
     def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
         super().__init__(turn, record)
-        self._bytes_per_s = 2 * sample_rate if sample_rate else None
+        self._sample_rate = sample_rate
 
     @guarded
     def audio(self, seconds: float | None = None, *, frames: int = 1, at: int | None = None) -> None:
@@ -329,12 +366,9 @@ class _Speaking(Stage):
     @guarded
     def frame(self, frame: Any) -> None:
         """Take a frame of audio; its length is known where it is 16-bit mono PCM and `sample_rate` was given."""
-        if isinstance(frame, bytes | bytearray | memoryview):
-            if not frame:
-                return
-            self.audio(len(frame) / self._bytes_per_s if self._bytes_per_s else None)
-        else:
-            self.audio()
+        length = samples(frame)
+        if length != 0:
+            self.audio(length / self._sample_rate if length and self._sample_rate else None)
 
 
 class Tts(_Speaking):
@@ -372,6 +406,22 @@ def _has_content(chunk: Any) -> bool:
         return bool(chunk)
     choices = getattr(chunk, "choices", None)
     if choices is None:
-        return chunk is not None
+        kind = getattr(chunk, "type", None)
+        return chunk is not None and not (isinstance(kind, str) and _is_no_token(kind))
     deltas = [getattr(choice, "delta", None) or getattr(choice, "message", None) for choice in choices]
     return any(getattr(delta, "content", None) or getattr(delta, "tool_calls", None) for delta in deltas)
+
+
+def _is_no_token(event: str) -> bool:
+    """Whether an event of a typed stream is about the stream, or repeats what another one gave.
+
+    The types are those of the OpenAI responses and chat helper streams and of Anthropic's messages.
+    """
+    if event.startswith("response."):
+        return not event.endswith(".delta")
+    return event in _ABOUT_THE_STREAM or event.startswith(("content.", "refusal.", "logprobs.", "tool_calls."))
+
+
+_ABOUT_THE_STREAM = frozenset(
+    {"message_start", "message_delta", "message_stop", "content_block_start", "content_block_stop", "ping"}
+)

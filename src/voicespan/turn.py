@@ -41,6 +41,7 @@ class Turn:
     MAX_EVENTS = 128
 
     __slots__ = (
+        "__weakref__",
         "_context",
         "_now",
         "_session",

@@ -14,6 +14,7 @@ import pytest
 from voicespan import diagnostics, emit
 from voicespan import names as n
 from voicespan.stagemap import install as installing
+from voicespan.stagemap import source
 from voicespan.stagemap.document import parse
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def install(voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[I
         forget()
         monkeypatch.setattr(importlib.import_module("callbot.clock"), "wait", lambda ms: voice.clock.advance(ms=ms))
         installing.install(parse(document))
-        for name in ("vad", "asr", "llm", "tts", "turns", "ws"):
+        for name in ("vad", "asr", "llm", "tts", "turns", "ws", "results"):
             importlib.import_module(f"callbot.{name}")
 
     yield run
@@ -67,6 +68,7 @@ def _forget_hooks() -> None:
     for name in [name for name in wrapt.importer._post_import_hooks if name.startswith("callbot")]:
         del wrapt.importer._post_import_hooks[name]
     installing.installed = installing.Installed()
+    source._around.clear()
 
 
 def service(name: str) -> Any:

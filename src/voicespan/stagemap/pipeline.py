@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import enum
+import numbers
 import threading
 import uuid
+import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from voicespan import diagnostics, hooked
 from voicespan.context import bound
+from voicespan.pcm import samples
 from voicespan.sessions import Session, current_session, session
 from voicespan.stagemap.document import DEFAULT_SAMPLE_RATE
 from voicespan.stagemap.value import MISSING, Call, matches, read
 from voicespan.turn import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from voicespan.stage import Stage
     from voicespan.stagemap.document import Hook, StageMap, Time
@@ -34,24 +38,30 @@ class Sessions:
         self._found: OrderedDict[object, tuple[object, Session]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, name: object, found: Session) -> None:
-        """Keep a session under a name; the oldest goes when there are too many."""
+    def add(self, name: object, found: Session) -> Session | None:
+        """Keep a session under a name; return the one that it takes the name from.
+
+        The oldest goes when there are too many.
+        """
         with self._lock:
+            before = self._found.pop(_key(name), None)
             self._found[_key(name)] = (name, found)  # the object too: else its id may become another's
             while len(self._found) > MAX_SESSIONS:
                 self._found.popitem(last=False)
                 diagnostics.counters.add("stagemap.sessions.over_limit")
+        return None if before is None or before[1] is found else before[1]
 
     def find(self, name: object) -> Session | None:
         """Return the session of this name."""
         entry = self._found.get(_key(name))
         return None if entry is None else entry[1]
 
-    def remove(self, name: object) -> Session | None:
-        """Forget a name; return its session."""
+    def remove(self, names: Iterable[object], found: Session) -> None:
+        """Forget the names of a session, but for those that another one has taken."""
         with self._lock:
-            entry = self._found.pop(_key(name), None)
-        return None if entry is None else entry[1]
+            for key in map(_key, names):
+                if key in self._found and self._found[key][1] is found:
+                    del self._found[key]
 
 
 def _key(name: object) -> object:
@@ -68,6 +78,7 @@ class Pipeline:
         self.source.missing = self._missing
         self.called: set[str] = set()
         """Functions that were called, once or more."""
+        self._names_of: weakref.WeakKeyDictionary[Session, list[object]] = weakref.WeakKeyDictionary()
         self.frames_are_marked = stage_map.has("playback.frame")
 
     def _ours(self, begun: Session) -> Session:
@@ -87,22 +98,26 @@ class Pipeline:
         """Begin the session that this call is, and remember it by its id and its key."""
         found_id = read(hook.options.get("id"), call)
         transport = read(hook.options.get("transport"), call)
-        begun = self._ours(session(None if found_id is None else str(found_id), transport=transport))
-        for name in self._names(hook, call):
-            self.sessions.add(name, begun)
+        begun = self._ours(session(None if found_id is None else str(found_id), transport=_text(transport)))
+        names = self._names_of[begun] = self._names(hook, call)
+        for name in names:
+            before = self.sessions.add(name, begun)
+            if before is not None and hook.role == "session.start":  # the user has come back: nobody else ends it
+                self.forget_session(before)
+                before.end("client_disconnect")
         return begun
 
     def end_session(self, hook: Hook, call: Call) -> None:
         """End the session that this call names."""
         for name in self._names(hook, call):
-            found = self.sessions.remove(name)
+            found = self.sessions.find(name)
             if found is not None:
+                self.forget_session(found)
                 found.end()
 
-    def forget_session(self, hook: Hook, call: Call) -> None:
-        """Forget the names of a session whose call has returned."""
-        for name in self._names(hook, call):
-            self.sessions.remove(name)
+    def forget_session(self, found: Session) -> None:
+        """Forget the names of a session that is over."""
+        self.sessions.remove(self._names_of.pop(found, ()), found)
 
     def _names(self, hook: Hook, call: Call) -> list[object]:
         found = [read(hook.options.get(option), call) for option in ("id", "key")]
@@ -166,26 +181,27 @@ class Pipeline:
         return now_ns - at_ns if time.clock == "ago" else at_ns - (clock.time_ns() - now_ns)
 
     def _length_s(self, hook: Hook, call: Call) -> float:
-        seconds = read(hook.options.get("seconds"), call)
-        if isinstance(seconds, int | float):
-            return float(seconds)
-        audio = hook.options.get("audio")
-        frame = read(audio, call) if audio is not None else _first_audio(call)
-        return self.seconds_of(frame, hook, call)
+        audio = MISSING if "audio" in hook.options else _first_audio(call)
+        return self.seconds_of(audio, hook, call)
 
     def seconds_of(self, frame: object, hook: Hook, call: Call) -> float:
-        """Return the length of a frame of 16-bit mono PCM; 0 for what is none."""
-        if not isinstance(frame, bytes | bytearray | memoryview):
-            return 0.0
+        """Return the length of a frame of mono audio, or what the hook has in its place; 0 for what is none."""
+        seconds = read(hook.options.get("seconds"), call)
+        if isinstance(seconds, numbers.Real):
+            return float(seconds)
+        length = samples(read(hook.options["audio"], call) if "audio" in hook.options else frame)
         rate = read(hook.options.get("sample_rate"), call) or self.map.sample_rate or DEFAULT_SAMPLE_RATE
-        return len(frame) / (_BYTES_PER_SAMPLE * float(rate))
+        return 0.0 if length is None else length / float(rate)
 
     # Stages
 
     def begin_stage(self, hook: Hook, call: Call) -> tuple[Stage, Turn]:
         """Begin the stage that this call is; without an open turn it opens one."""
         turn = self._turn_for_stage(hook, call)
-        options = {key: read(hook.options.get(key), call) for key in _OPTIONS[hook.kind] if key in hook.options}
+        options: dict[str, Any] = {
+            key: read(hook.options[key], call) for key in _OPTIONS[hook.kind] if key in hook.options
+        }
+        options |= {key: _text(options[key]) for key in _TEXTS if key in options}
         if hook.kind == "tool":
             stage: Stage = turn.tool(str(options.get("name") or hook.target.name.rpartition(".")[2]))
         else:
@@ -240,6 +256,15 @@ _OPTIONS = {
 }
 
 
+_TEXTS = ("model", "provider", "language", "voice", "name")
+
+
+def _text(found: object) -> str | None:
+    """Return a value as text: a service may keep its model as a member of an enum, or as an object."""
+    plain = found.value if isinstance(found, enum.Enum) else found
+    return None if plain is None else str(plain)
+
+
 def _agent_turn(found: Session, _at: int | None, hook: Hook, _call: Call) -> Turn:
     return found.agent_turn(hook.options.get("trigger", "say"))  # type: ignore[arg-type]
 
@@ -292,7 +317,4 @@ def set_attributes(stage: Stage, attributes: Mapping[str, Any], call: Call) -> N
 
 
 def _first_audio(call: Call) -> object:
-    for given in (*call.args, *call.kwargs.values()):
-        if isinstance(given, bytes | bytearray | memoryview):
-            return given
-    return MISSING
+    return next((given for given in (*call.args, *call.kwargs.values()) if samples(given) is not None), MISSING)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from voicespan.guard import swallowed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -78,7 +80,7 @@ class Path:
         return ".".join((self.root, *self.steps))
 
     def read(self, call: Call) -> Any:
-        """Follow the path; MISSING where it leads nowhere. Raises what a property of the service raises."""
+        """Follow the path; MISSING where it leads nowhere, which a property that raises does too."""
         steps = self.steps
         if self.root == "arg":
             if not steps:
@@ -89,7 +91,11 @@ class Path:
         for step in steps:
             if found is MISSING or found is None:
                 return MISSING
-            found = _below(found, step)
+            try:
+                found = _below(found, step)
+            except Exception as error:
+                swallowed(f"stage map: {self}", error)
+                return MISSING
         return found
 
 

@@ -7,20 +7,22 @@ forward everything. Whatever of ours fails is counted and said, and the call goe
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from voicespan.context import Scope
 from voicespan.guard import swallowed
 from voicespan.stagemap.pipeline import BINDS, set_attributes
 from voicespan.stagemap.value import Call, Parameters
-from voicespan.stream import AsyncStream, SyncStream
+from voicespan.stream import AsyncStream, SyncStream, later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
-    from voicespan.context import Scope
     from voicespan.sessions import Session
     from voicespan.stage import Stage
     from voicespan.stagemap.document import Hook
@@ -78,9 +80,6 @@ class _StageCalls(_Calls):
             return wrapped(*args, **kwargs)
         with running:
             result = wrapped(*args, **kwargs)
-        if isinstance(result, asyncio.Future):
-            result.add_done_callback(running.settled)
-            return result
         return running.rest_of(result) if inspect.iscoroutine(result) else running.product(result)
 
     async def _awaited(
@@ -129,29 +128,36 @@ class _Running:
             result = await coroutine
         return self.product(result)
 
-    def settled(self, future: asyncio.Future[Any]) -> None:
+    def settled(self, future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
         """Take the result of a future."""
-        if future.cancelled():
-            self.stage.step_failed(asyncio.CancelledError())
-        elif (error := future.exception()) is not None:
-            self.stage.step_failed(error)
-        else:
-            self.product(future.result())
-
-    def product(self, result: Any) -> Any:
-        """Return the result: a stream is watched to its end, anything else ends the stage."""
         try:
-            self.described.result = result
-            set_attributes(self.stage, self.calls.hook.attributes, self.described)
-            if _is_async_stream(result):
-                return AsyncStream(result, self.watched, self.item)
-            if _is_stream(result):
-                return SyncStream(result, self.watched, self.item)
-            if result:
-                self.item(result)
-            self.watched.exhausted()
+            if future.cancelled():
+                self.stage.step_failed(asyncio.CancelledError())
+            elif (error := future.exception()) is not None:
+                self.stage.step_failed(error)
+            else:
+                self.product(future.result())
         except Exception as error:
             self.calls.failed(error)
+
+    def product(self, result: Any) -> Any:
+        """Return the result: what comes later is watched to its end, anything else ends the stage."""
+        watched = self.stage
+        try:
+            watched = self.watched
+            self.described.result = result
+            set_attributes(self.stage, self.calls.hook.attributes, self.described)
+            if isinstance(result, _FUTURES):
+                result.add_done_callback(self.settled)
+                return result
+            if (stream := later(result, watched, self.item)) is not None:
+                return stream
+            for item in result if isinstance(result, list | tuple) else (result,):
+                if item is not None:
+                    self.item(item)
+        except Exception as error:
+            self.calls.failed(error)
+        watched.exhausted()
         return result
 
     @property
@@ -162,13 +168,17 @@ class _Running:
     def item(self, item: Any) -> None:
         """Take one item of the stream: a token, a frame, a partial transcript."""
         stage: Any = self.stage
-        kind = self.calls.hook.kind
-        if kind == "llm":
+        hook = self.calls.hook
+        if hook.kind == "llm":
             stage.chunk(item)
-        elif kind in ("tts", "realtime"):
-            stage.frame(item)
+        elif hook.kind in ("tts", "realtime"):
+            self.described.item = item
+            length_s = self.calls.pipeline.seconds_of(item, hook, self.described)
+            if _LENGTHS.isdisjoint(hook.options):
+                stage.frame(item)
+            else:
+                stage.audio(length_s)
             if not self.calls.pipeline.frames_are_marked:  # what is made is taken to be sent
-                length_s = self.calls.pipeline.seconds_of(item, self.calls.hook, self.described)
                 self.turn.audio_sent(length_s)
 
 
@@ -182,6 +192,7 @@ class _Recognition:
         self.step_ends = stage.step_ends
         self.step_failed = stage.step_failed
         self.abandoned = stage.abandoned
+        self.dropped = stage.dropped
 
     def exhausted(self) -> None:
         """Take the end of the stream, or the return, for the final transcript."""
@@ -191,12 +202,8 @@ class _Recognition:
         self.running.calls.pipeline.recognised(self.running.turn)
 
 
-def _is_async_stream(result: Any) -> bool:
-    return hasattr(result, "__anext__") or (hasattr(result, "__aiter__") and not hasattr(result, "__aenter__"))
-
-
-def _is_stream(result: Any) -> bool:
-    return hasattr(result, "__next__")
+_FUTURES = (asyncio.Future, concurrent.futures.Future)
+_LENGTHS = frozenset({"audio", "seconds"})
 
 
 class _LazyAsyncStream(AsyncStream):
@@ -254,6 +261,9 @@ class _Unstaged:
     def abandoned(self) -> None:
         """Do nothing."""
 
+    def dropped(self) -> None:
+        """Do nothing."""
+
 
 _unbegun: Any = _Unstaged()
 _unstaged: Any = _Unstaged()
@@ -280,7 +290,8 @@ class _MarkCalls(_Calls):
         if self.is_coroutine:
             return self._awaited(call, wrapped, args, kwargs)
         if self.by_item:
-            return self._watched(call, wrapped(*args, **kwargs))
+            result = wrapped(*args, **kwargs)
+            return self._watched_later(call, result) if inspect.iscoroutine(result) else self._watched(call, result)
         with self._before(call):
             result = wrapped(*args, **kwargs)
         if self.after and inspect.iscoroutine(result):
@@ -303,14 +314,26 @@ class _MarkCalls(_Calls):
         self._after(call, result)
         return result
 
+    async def _watched_later(self, call: Call, coroutine: Awaitable[Any]) -> Any:
+        return self._watched(call, await coroutine)
+
     def _watched(self, call: Call, result: Any) -> Any:
         def on_item(item: Any) -> None:
             call.item = item
             self._mark(call)
 
-        if _is_async_stream(result):
-            return AsyncStream(result, _unstaged, on_item)
-        return SyncStream(result, _unstaged, on_item) if hasattr(result, "__iter__") else result
+        try:
+            if isinstance(result, Collection) and not isinstance(result, str | bytes):
+                for item in result:
+                    on_item(item)
+                return result
+            if (stream := later(result, _unstaged, on_item)) is not None:
+                return stream
+            if hasattr(result, "__iter__"):
+                return SyncStream(result, _unstaged, on_item)
+        except Exception as error:
+            self.failed(error)
+        return result
 
     def _before(self, call: Call) -> AbstractContextManager[object]:
         turn = None if self.after or self.by_item else self._mark(call)
@@ -341,8 +364,13 @@ class _SessionCalls(_Calls):
         if self.is_async_generator or self.is_generator:
             self.failed(TypeError("a generator function cannot be a session: use `start` and `end`"))
             return wrapped(*args, **kwargs)
-        with _SessionBlock(self, call):
-            return wrapped(*args, **kwargs)
+        block = _SessionBlock(self, call)
+        with block:
+            result = wrapped(*args, **kwargs)
+            if not inspect.iscoroutine(result):
+                return result
+            block.goes_on()
+        return self._rest(block, result)
 
     async def _awaited(
         self, call: Call, wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -350,19 +378,32 @@ class _SessionCalls(_Calls):
         with _SessionBlock(self, call):
             return await wrapped(*args, **kwargs)
 
+    async def _rest(self, block: _SessionBlock, coroutine: Awaitable[Any]) -> Any:
+        with block:
+            return await coroutine
+
 
 class _SessionBlock:
-    """The block of a session that may not have come about."""
+    """The block of a session that may not have come about; in two parts where a function returns its coroutine."""
 
     def __init__(self, calls: _SessionCalls, call: Call) -> None:
         self.calls = calls
         self.described = call
         self.session: Session | None = None
+        self._scope: Scope | None = None
+        self._goes_on = False
+
+    def goes_on(self) -> None:
+        """Say that what the block returns is the rest of it."""
+        self._goes_on = True
 
     def __enter__(self) -> None:
+        self._goes_on = False
         try:
-            self.session = self.calls.pipeline.begin_session(self.calls.hook, self.described)
-            self.session.__enter__()
+            if self.session is None:
+                self.session = self.calls.pipeline.begin_session(self.calls.hook, self.described)
+            if self.session.recorder.enabled:
+                self._scope = Scope(self.session, self.session)
         except Exception as error:
             self.calls.failed(error)
 
@@ -370,9 +411,11 @@ class _SessionBlock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self.session is not None:
+            if self._scope is not None:
+                self._scope.close()
+            if self.session is not None and not self._goes_on:
                 self.session.__exit__(kind, error, trace)
-                self.calls.pipeline.forget_session(self.calls.hook, self.described)
+                self.calls.pipeline.forget_session(self.session)
         except Exception as failure:
             self.calls.failed(failure)
 
@@ -386,18 +429,19 @@ class _SessionStart(_Calls):
         call = self.call(instance, args, kwargs)
         late = any(path.root == "result" for path in self.hook.paths())
         if self.is_coroutine and late:
-            return self._awaited(call, wrapped, args, kwargs)
+            return self._rest(call, wrapped(*args, **kwargs))
         if not late:
             self.take(call)
             return wrapped(*args, **kwargs)
-        call.result = wrapped(*args, **kwargs)
+        result = wrapped(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return self._rest(call, result)
+        call.result = result
         self.take(call)
-        return call.result
+        return result
 
-    async def _awaited(
-        self, call: Call, wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        call.result = await wrapped(*args, **kwargs)
+    async def _rest(self, call: Call, coroutine: Awaitable[Any]) -> Any:
+        call.result = await coroutine
         self.take(call)
         return call.result
 
@@ -417,17 +461,18 @@ class _SessionEnd(_Calls):
     ) -> Any:
         call = self.call(instance, args, kwargs)
         if self.is_coroutine:
-            return self._awaited(call, wrapped, args, kwargs)
+            return self._rest(call, wrapped(*args, **kwargs))
+        result = None
         try:
-            return wrapped(*args, **kwargs)
+            result = wrapped(*args, **kwargs)
         finally:
-            self.take(call)
+            if not inspect.iscoroutine(result):
+                self.take(call)
+        return self._rest(call, result) if inspect.iscoroutine(result) else result
 
-    async def _awaited(
-        self, call: Call, wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _rest(self, call: Call, coroutine: Awaitable[Any]) -> Any:
         try:
-            return await wrapped(*args, **kwargs)
+            return await coroutine
         finally:
             self.take(call)
 

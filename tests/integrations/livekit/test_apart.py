@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from voicespan import diagnostics
 from voicespan.integrations.livekit import apart, hooks
 
 from .conftest import Turns, calling
@@ -157,6 +159,35 @@ async def test_a_hook_that_has_moved(capsys: pytest.CaptureFixture[str], monkeyp
         hooks.install()
 
 
+@pytest.mark.usefixtures("restored")
+def test_a_parameter_or_attribute_that_has_moved(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook whose parameter has another name, and an attribute that is gone, are hooks that have moved."""
+    diagnostics.forget()
+    hooks.remove()
+    onset = hooks.Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", apart.job_attributes, ("began_at",))
+    monkeypatch.setattr(hooks, "HOOKS", (*hooks.HOOKS, onset))
+    monkeypatch.setattr(hooks, "ATTRIBUTES", (("voice.speech_handle", "SpeechHandle", ("_errors", "_error")),))
+    hooks.install()
+    (said,) = capsys.readouterr().err.splitlines()
+    monkeypatch.undo()
+    hooks.install()
+    assert "no voice.agent_activity.AgentActivity.on_start_of_speech(began_at), voice.speech_handle" in said
+    assert said.endswith("SpeechHandle._errors")
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_version_that_is_not_known(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next major version is hooked where everything is in place, and said not to be known."""
+    diagnostics.forget()
+    hooks.remove()
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.0.1")
+    hooks.install()
+    assert "livekit-agents 2.0.1 is not known" in capsys.readouterr().err
+    assert hooks._installed
+
+
 async def test_nothing_of_ours_reaches_the_service(
     turns: Turns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,10 +198,9 @@ async def test_nothing_of_ours_reaches_the_service(
 
     for name in ("onset", "silence", "transcript", "committed", "turn_for", "adopt", "recognizes", "turn_of_task"):
         monkeypatch.setattr(f"voicespan.integrations.livekit.conversation.Conversation.{name}", broken)
+    monkeypatch.setattr("voicespan.integrations.livekit.conversation.Scope", broken)
     for name in ("reply_of", "current_reply", "stopped", "done"):
         monkeypatch.setattr(f"voicespan.integrations.livekit.conversation.{name}", broken)
-    from voicespan import diagnostics
-
     with caplog.at_level(logging.ERROR):
         async with calling(Answer("It is nine.")) as (call, _):
             await call.caller.speak(0.4, "how cold is it")

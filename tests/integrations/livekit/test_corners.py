@@ -14,12 +14,16 @@ from livekit import rtc
 from livekit.agents import Agent, AgentSession, AgentTask, CloseReason, RunContext, StopResponse, function_tool, stt
 from livekit.agents.voice import io
 
+from voicespan.integrations.livekit import conversation, reply
+
 from .conftest import calling
 from .test_turns import AGAIN, NINE, events, names, near, times, truly
 from .world import RATE, SPEECH, Answer, Call, Model, Recognizer, Voice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from voicespan.testing import VoiceRecorder
 
     from .conftest import Turns
 
@@ -249,3 +253,61 @@ async def test_a_loop_that_is_kept_from_its_work(turns: Turns) -> None:
         await call.caller.speak(0.5, "how cold is it")
         (turn,) = await turns.wait(1)
     assert times(turn, "vad.endpoint")[0] == near(call.truth.at("silence"))
+
+
+async def test_an_agent_that_only_writes(turns: Turns) -> None:
+    """Nobody waits for sound where there is none: a session in text makes no turns, and they come back with sound."""
+    async with calling(NINE, NINE, turn_handling=AGAIN) as (call, session):
+        session.output.set_audio_enabled(False)
+        await call.caller.speak(0.5, "how cold is it")
+        await asyncio.sleep(2.5)
+        session.output.set_audio_enabled(True)
+        await call.caller.speak(0.5, "say that aloud")
+        (turn,) = await turns.wait(1)
+    assert turn.outcome == "completed"
+    assert turn.root.attributes["voice.turn.index"] == 1
+    assert len(turns.found) == 1
+
+
+async def test_a_start_that_is_cancelled(turns: Turns) -> None:
+    """The session of an `AgentSession` whose start is cancelled is over."""
+
+    class Slow(Agent):
+        async def on_enter(self) -> None:
+            await asyncio.sleep(60)
+
+    class Never(AgentSession[None]):
+        async def _update_activity(self, *_: Any, **__: Any) -> None:
+            await asyncio.sleep(60)
+
+    session = Never(llm=Model(Call().truth))
+    starting = asyncio.create_task(session.start(Slow(instructions="be brief")))
+    await asyncio.sleep(0.1)
+    talk = conversation._conversations[session]
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert talk.session.end_reason is not None
+    assert turns.found == []
+
+
+async def test_work_that_was_prepared_and_never_done(voice: VoiceRecorder) -> None:
+    """What a speech has begun and not ended is over with the speech; the source of its text is closed."""
+    turn = voice.session().agent_turn()
+    made = reply.Reply(turn)
+    made.generates("words-1", None)
+    synthesis = made.synthesizes("voice-1", None, None)
+    closed = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            yield "It "
+            yield "is"
+        finally:
+            closed.append(True)
+
+    text = synthesis.text(source())
+    assert await anext(text) == "It "
+    await text.aclose()  # type: ignore[attr-defined]
+    assert closed == [True]
+    made.end()
+    assert [(stage.open, stage.cancelled) for stage in turn.record.stages] == [(False, True)] * 2

@@ -11,6 +11,7 @@ pytest.importorskip("livekit.agents", reason="livekit-agents is not installed")
 
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, llm
+from livekit.agents.metrics import RealtimeModelMetrics
 from livekit.agents.utils import aio
 
 from .test_turns import names, times, truly
@@ -49,6 +50,15 @@ class Mind(llm.RealtimeModel):
 
     async def aclose(self) -> None:
         pass
+
+
+def measured() -> RealtimeModelMetrics:
+    """What the provider bills for a response."""
+    kinds = RealtimeModelMetrics
+    return RealtimeModelMetrics(
+        request_id="r", timestamp=0.0, input_tokens=12, output_tokens=34,
+        input_token_details=kinds.InputTokenDetails(), output_token_details=kinds.OutputTokenDetails(),
+    )  # fmt: skip
 
 
 class MindSession(llm.RealtimeSession[str]):
@@ -107,6 +117,7 @@ class MindSession(llm.RealtimeSession[str]):
                 audio.send_nowait(rtc.AudioFrame(SPEECH * 5, RATE, 1, RATE // 20))
                 await asyncio.sleep(0.003)
             self.model.truth.note("done")
+            self.emit("metrics_collected", measured())
         finally:
             for channel in (text, audio, messages, functions):
                 channel.close()
@@ -139,3 +150,5 @@ async def test_speech_to_speech(turns: Turns) -> None:
         "gen_ai.request.model": "mind-1", "gen_ai.provider.name": "openai",
     }.items()  # fmt: skip
     assert not names(first) & {"asr", "llm", "tts"}
+    billed = second["realtime"].attributes
+    assert (billed["gen_ai.usage.input_tokens"], billed["gen_ai.usage.output_tokens"]) == (12, 34)

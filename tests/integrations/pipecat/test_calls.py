@@ -10,7 +10,18 @@ import pytest
 pytest.importorskip("pipecat")
 
 from pipecat.bus import BusBridgeProcessor
-from pipecat.frames.frames import Frame, InterruptionFrame, LLMContextFrame, LLMRunFrame, TTSSpeakFrame
+from pipecat.frames.frames import (
+    Frame,
+    InterruptionFrame,
+    LLMContextFrame,
+    LLMMessagesAppendFrame,
+    LLMRunFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.metrics.metrics import LLMTokenUsage
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
@@ -19,6 +30,8 @@ from pipecat.turns.user_start import MinWordsUserTurnStartStrategy
 from pipecat.utils.tracing.service_decorators import traced_llm, traced_tts
 from pipecat.workers.runner import WorkerRunner
 
+from voicespan.integrations.pipecat.conversation import Conversation
+
 from .phone import Answer, Call, Model, Pace, Voice, ms
 
 if TYPE_CHECKING:
@@ -26,6 +39,8 @@ if TYPE_CHECKING:
 
     from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.llm_service import FunctionCallParams
+
+    from voicespan.testing import VoiceRecorder
 
     from .conftest import Turns
 
@@ -437,3 +452,103 @@ async def test_the_names_before(turns: Turns) -> None:
         await call.ask()
     (turn,) = turns.all()
     call.assert_plain(turn)
+
+
+async def test_an_utterance_that_is_answered_without_a_transcript(turns: Turns) -> None:
+    """Where the pipeline asks the model although the recognizer is late, that is the answer to what was said."""
+    call = Call()
+    call.recognizer.delay_s = 2.2
+    async with call.held():
+        await call.ask()
+    turn = turns.all()[0]
+    call.assert_begins(turn.root, "speech")
+    call.assert_begins(turn["voice.response"], "silence")
+    call.assert_ends(turn["voice.response"], "heard")
+
+
+async def test_a_transcript_that_comes_late(voice: VoiceRecorder) -> None:
+    """An utterance that was given up waits for its transcript: the silence counts from the real end of speech."""
+    call = Conversation(voice.session())
+    call.recognizes = True
+    voice.clock.to(1000)
+    call.speech_started(voice.clock.at(800))
+    call.turn_started()
+    voice.clock.to(2200)
+    call.speech_ended(voice.clock.at(2000))
+    voice.clock.to(3500)
+    call.turn_ended()  # nothing was recognized
+    voice.clock.to(4100)
+    call.transcribed("recognizer")
+    call.turn_started()
+    call.turn_ended()
+    call.generation_began("model", current=False)
+    call.token("model")
+    call.generation_ended("model")
+    call.text_given("voice", "context", "Yes.", None)
+    call.audio_made("voice", "context", 0.5)
+    voice.clock.to(4300)
+    call.audio_sent(0.5, voice.clock.now_ns)
+    call.voice_ended("voice", "context")
+    (turn,) = voice.settle(5)
+    assert ms(turn["voice.response"].duration_ns) == 2300
+    assert ms(turn["asr.finalize"].duration_ns) == 2100
+    assert ms(turn["vad"].duration_ns) == 3300
+    call.speech_started(voice.clock.now_ns)
+    call.speech_ended(voice.clock.now_ns)
+    call.turn_ended()
+    (given_up,) = voice._open
+    call._forget_late(given_up)
+    assert voice.settle(1) == [turn]
+
+
+async def test_a_message_in_writing(turns: Turns) -> None:
+    """A typed message that is to be answered is a turn of the user, from the message on."""
+    async with Call().held() as call:
+        await call.worker.queue_frames([LLMMessagesAppendFrame([{"role": "user", "content": "Hello?"}], run_llm=True)])
+        call.journal.note("message")
+        await call.journal.wait("heard")
+        await asyncio.sleep(0.2)
+    (turn,) = turns.all()
+    assert turn.root.attributes["voice.turn.input"] == "text"
+    assert turn.root.attributes["voice.turn.initiator"] == "user"
+    call.assert_begins(turn["voice.response"], "message")
+    call.assert_ends(turn["voice.response"], "heard")
+
+
+class Listener(Model):  # type: ignore[misc]
+    """A model that hears and speaks by itself."""
+
+    async def _answer(self, frame: LLMContextFrame, answer: Answer) -> None:
+        await asyncio.sleep(answer.first_token_s)
+        await self.push_frame(TTSStartedFrame())
+        self._journal.note("first audio")
+        for word in answer.text.split():
+            await self._push_llm_text(f"{word} ")
+            await self.push_frame(TTSAudioRawFrame(bytes(4800), 24_000, 1))
+            await asyncio.sleep(answer.token_s)
+        await self.push_frame(TTSStoppedFrame())
+        self._journal.note("last audio")
+        await self.start_llm_usage_metrics(LLMTokenUsage(prompt_tokens=9, completion_tokens=5, total_tokens=14))
+
+
+async def test_a_model_that_speaks(turns: Turns) -> None:
+    """Speech to speech is the stage `realtime`, from the decision to the end of the response."""
+    call = Call()
+    call.model = Listener(call.journal)
+    user, assistant = call.context.user(), call.context.assistant()
+    call.processors = lambda: [call.line, call.recognizer, user, call.model, call.ear, assistant]  # type: ignore[method-assign]
+    async with call.held():
+        await call.ask()
+        await asyncio.sleep(0.2)
+        await call.ask()
+        await asyncio.sleep(0.8)
+    first, second = turns.all()
+    assert (first.outcome, second.outcome) == ("interrupted", "completed")
+    for number, turn in enumerate((first, second)):
+        assert {span.name for span in turn.spans}.isdisjoint({"llm", "tts", "llm.ttft"})
+        call.assert_ends(turn["realtime.first_audio"], "first audio", number)
+        call.assert_begins(turn["playback"], "heard", number)
+        assert turn["realtime"].start_ns == turn["vad"].end_ns
+    call.assert_ends(second["realtime"], "last audio", 1)
+    assert second["realtime"].attributes["gen_ai.usage.output_tokens"] == 5
+    assert second["realtime"].attributes["voice.audio.duration_s"] == pytest.approx(0.6)

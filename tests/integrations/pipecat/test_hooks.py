@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import subprocess
 import sys
@@ -13,12 +14,16 @@ import pytest
 
 pytest.importorskip("pipecat")
 
+from opentelemetry import trace
 from pipecat.frames import frames as f
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
 
+from voicespan import diagnostics
 from voicespan.integrations import pipecat
 from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
 from voicespan.integrations.pipecat.setup import setup_pipeline_worker, setup_worker_runner
@@ -145,3 +150,97 @@ def test_a_long_call_does_not_grow(voice: VoiceRecorder) -> None:
     remembered: list[OrderedDict[Any, Any]] = [call._calls, call._voices]
     assert [len(each) for each in remembered] == [conversation.MAX_REMEMBERED] * 2
     assert len(watch._seen) <= attach.MAX_SEEN
+
+
+class Output:
+    """The two methods of an output transport."""
+
+    def __init__(self) -> None:
+        self.taken: list[f.Frame] = []
+
+    async def write_audio_frame(self, frame: f.OutputAudioRawFrame) -> bool:
+        self.taken.append(frame)
+        return True
+
+    async def write_transport_frame(self, frame: f.Frame) -> None:
+        self.taken.append(frame)
+
+
+async def test_a_frame_that_cannot_be_measured_is_sent(voice: VoiceRecorder) -> None:
+    """A frame without a sample rate reaches the transport all the same."""
+    output = Output()
+    attach.Watch(conversation.Conversation(voice.session()))._watch_output(output)
+    frame = f.TTSAudioRawFrame(bytes(640), 0, 1)
+    assert [await output.write_audio_frame(frame) for _ in range(2)] == [True, True]
+    assert output.taken == [frame, frame]
+    diagnostics.forget()
+
+
+async def test_a_transport_of_two_workers(voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transport sends belongs to the worker that took it last, and is counted once."""
+    output, sent = Output(), []
+    for number in range(2):
+        call = conversation.Conversation(voice.session(f"call-{number}"))
+        monkeypatch.setattr(call, "audio_sent", lambda seconds, _at, number=number: sent.append((number, seconds)))
+        attach.Watch(call)._watch_output(output)
+    await output.write_audio_frame(f.TTSAudioRawFrame(bytes(640), 16_000, 1))
+    assert sent == [(1, 0.02)]
+
+
+def test_agents_belong_to_the_phone_of_their_bridge(voice: VoiceRecorder) -> None:
+    """Of two callers on one bus each has the agents of its own bridge, in whatever order they come up."""
+
+    class Bus:
+        pass
+
+    class Agent:
+        active = True
+
+        def __init__(self, name: str) -> None:
+            self.name, self._bridged = name, (name,)
+
+        def add_event_handler(self, *_: object) -> None:
+            pass
+
+    bus = Bus()
+    workers = [Agent(name) for name in ("one", "two")]
+    agents = [attach.Bridged(worker, bus) for worker in workers]
+    assert [agent._watch() for agent in agents] == [None, None]
+    phones: dict[str | None, attach.Watch] = {
+        name: attach.Watch(conversation.Conversation(voice.session(name))) for name in ("one", "two")
+    }
+    attach._by_bus[bus] = {**phones}
+    assert [agent._watch() for agent in agents] == [phones["one"], phones["two"]]
+    assert [phones[name].conversation.agent for name in ("one", "two")] == ["one", "two"]
+    phones["one"].conversation.session.end()
+    again = attach._by_bus[bus]["one"] = attach.Watch(conversation.Conversation(voice.session("again")))
+    assert agents[0]._watch() is again
+
+
+def test_what_another_task_has_ended_is_not_current_later(voice: VoiceRecorder) -> None:
+    """A model whose end another task tells leaves nothing behind in its own task."""
+    call = conversation.Conversation(voice.session())
+    task = contextvars.copy_context()
+    task.run(call.generation_began, "model", current=True)
+    assert task.run(trace.get_current_span).get_span_context().is_valid
+    call.model_stopped("model")  # from the task of the input
+    call.works("model")
+    assert task.run(trace.get_current_span).get_span_context().is_valid
+    task.run(call.works, "model")
+    assert not task.run(trace.get_current_span).get_span_context().is_valid
+
+
+def test_syntheses_that_are_forgotten_end(voice: VoiceRecorder) -> None:
+    """A synthesis that never says its end does not hold its turn open when it is forgotten."""
+    call = conversation.Conversation(voice.session())
+    stages = [call.text_given("voice", f"context-{number}", "Yes.", None) for number in range(300)]
+    assert [stage._record.open for stage in stages[:44]] == [False] * 44
+
+
+async def test_processors_that_originate_nothing_are_not_heard(voice: VoiceRecorder) -> None:
+    """The ends of a pipeline and filters pass on what others have pushed: they cost nothing."""
+    filtered = IdentityFilter()
+    pipeline = Pipeline([filtered, Call().model])
+    attach.Watch(conversation.Conversation(voice.session())).add(list(attach._leaves(pipeline)))
+    heard = [each for each in attach._leaves(pipeline) if each._event_handlers["on_before_push_frame"].handlers]
+    assert [type(each).__name__ for each in heard] == ["Model"]

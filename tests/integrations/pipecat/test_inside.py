@@ -12,8 +12,10 @@ pytest.importorskip("pipecat")
 
 from loguru import logger
 from opentelemetry import trace
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
 
-from voicespan import settings
+from voicespan import emit, settings
 from voicespan.integrations.pipecat import attach
 
 from .phone import Answer, Call
@@ -33,7 +35,7 @@ def here() -> tuple[int, int]:
 
 
 async def test_requests_are_children_of_their_stage(turns: Turns) -> None:
-    """A request of the model or of a tool is a child of that stage; one of the voice is a child of the turn."""
+    """A request of the model, of a tool or of the voice is a child of that stage."""
     seen: dict[str, tuple[int, int]] = {}
 
     async def look(params: FunctionCallParams) -> None:
@@ -49,9 +51,10 @@ async def test_requests_are_children_of_their_stage(turns: Turns) -> None:
         seen.setdefault("model", here())
         await answer(*args)
 
-    def speak_and_look(*args: Any) -> Any:
+    async def speak_and_look(*args: Any) -> Any:
         seen["voice"] = here()
-        return speak(*args)
+        async for frame in speak(*args):
+            yield frame
 
     call.model._answer, call.voice.run_tts = answer_and_look, speak_and_look
     async with call.held():
@@ -59,7 +62,7 @@ async def test_requests_are_children_of_their_stage(turns: Turns) -> None:
     (turn,) = turns.all()
     assert seen["model"] == (turn.trace_id, turn.all("llm")[0].span_id)
     assert seen["tool"] == (turn.trace_id, turn["execute_tool look"].span_id)
-    assert seen["voice"] == (turn.trace_id, turn.root.span_id)
+    assert seen["voice"] == (turn.trace_id, turn["tts"].span_id)
 
 
 async def test_log_lines_have_the_trace_of_their_turn(
@@ -106,3 +109,27 @@ async def test_a_turn_without_a_word_of_content(turns: Turns) -> None:
     (turn,) = turns.all()
     told = [(span.attributes, [event.attributes for event in span.events]) for span in turn.spans]
     assert "secret" not in str(told)
+
+
+async def test_pipecats_own_spans_can_be_left_on(turns: Turns) -> None:
+    """A setting leaves Pipecat's tracing as the bot sets it; a pipeline that has no turns keeps it in any case."""
+    settings.reset(settings.Settings(framework_spans=True))
+    try:
+        async with Call(enable_tracing=True).held() as call:
+            pass
+        assert call.worker._enable_tracing is True
+    finally:
+        settings.reset()
+    silent = PipelineWorker(Pipeline([Call().model]), enable_tracing=True)
+    attach.attach(silent)
+    assert silent._enable_tracing is True
+    deaf = Call()
+    deaf.ear._params.audio_out_enabled = False
+    unheard = PipelineWorker(Pipeline(deaf.processors()), enable_tracing=True)
+    attach.attach(unheard)
+    assert unheard._enable_tracing is True
+    emit.recorder().enabled = False
+    for pipeline, bridged in ((Call().processors(), None), ([Call().model], ())):
+        off = PipelineWorker(Pipeline(pipeline), enable_tracing=True, bridged=bridged)
+        attach.attach(off)
+        assert off._enable_tracing is True

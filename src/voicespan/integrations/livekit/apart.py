@@ -8,6 +8,7 @@ reach ours. The Cloud's exporters are never attached to the providers that voice
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _ITS_OWN = ("lk.", "gen_ai.", "langfuse.", "exception.", "error.", "rpc.")
 """Attributes that the framework sets; others on the current span are the service's."""
 _USER_CODE = "on_user_turn_completed"
 
-declined: set[Turn] = set()
+declined: weakref.WeakSet[Turn] = weakref.WeakSet()
 """Turns that the service has just decided not to answer."""
 
 

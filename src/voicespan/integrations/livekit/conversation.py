@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from opentelemetry import trace
 
 from voicespan import names as n
 from voicespan.context import LiveSpan, Scope, bound
+from voicespan.guard import guarded, swallowed
 from voicespan.integrations.livekit import apart, moments
 from voicespan.integrations.livekit.network import Network
 from voicespan.integrations.livekit.playback import Playback
@@ -21,6 +23,7 @@ from voicespan.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextvars import ContextVar
 
     from voicespan.context import Subject
     from voicespan.sessions import Trigger
@@ -78,6 +81,8 @@ class Conversation:
         """The user's turn that was committed last."""
         self.expected: Realtime | None = None
         """The response that a speech-to-speech model owes to it."""
+        self.responding: Realtime | None = None
+        """The response that it has begun last."""
         self.sound_ns: int | None = None
         self.quiet_ns: int | None = None
         """When the sound, and the quiet, that the detector hears now has begun: the earliest estimate."""
@@ -132,6 +137,7 @@ class Conversation:
         if at is not None and self.sound_ns is not None:
             at = min(at, self.sound_ns)
         self.expect_nothing()
+        self._look_for_ears()
         turn = self.session.user_turn(at=at)
         if turn is not self.speech:
             self.speech, self.speech_ended, self.recognition, self.final_ns = turn, False, None, None
@@ -209,6 +215,7 @@ class Conversation:
             reply.realtime, self.expected = self.expected, None
         if reply.realtime is None:
             reply.realtime = reply.turn.realtime(model=known(model.model), provider=provider_of(model.provider))
+        self.responding = reply.realtime
 
     def forgotten(self) -> None:
         """Drop what the user said so far: the service asked for it."""
@@ -226,6 +233,7 @@ class Conversation:
         current = self.turn_of_task()
         if current is not None:
             return current
+        self._look_for_ears()
         if spoken and self.speech is not None and self.speech.open:
             self.committed(self.speech, self.clock.monotonic_ns())
         if spoken and self.asked is not None and self.asked.open and self.asked not in self.working:
@@ -236,6 +244,17 @@ class Conversation:
         if isinstance(live, LiveSpan) and isinstance(live.subject, Tool):
             return self.session.agent_turn("tool_result", tool=live.subject)
         return self.session.agent_turn(self._trigger())
+
+    def _look_for_ears(self) -> None:
+        """Report no turns while the agent answers in text only: nobody waits for sound."""
+        output = getattr(self.agent_session(), "output", None)
+        if output is not None:
+            self.session.unheard = output.audio is None or not output.audio_enabled
+
+    def tokens_used(self, prompt: int, completion: int) -> None:
+        """Take what the provider of a speech-to-speech model bills for the response that has just ended."""
+        if self.responding is not None:
+            self.responding.usage(input_tokens=prompt, output_tokens=completion)
 
     def _trigger(self) -> Trigger:
         from livekit.agents.voice.agent_activity import _OnEnterContextVar
@@ -265,8 +284,7 @@ class Conversation:
     def done(self, handle: Any, reply: Reply, error: BaseException | None) -> None:
         """Take the end of a speech; with the last one the turn is answered."""
         turn = reply.turn
-        if reply.realtime is not None:
-            reply.realtime.end()
+        reply.end()
         last = self._leave(turn)
         if not handle.scheduled and handle.interrupted:
             return
@@ -317,13 +335,20 @@ class Conversation:
 
 def _block(subject: Subject, owner: Session | Turn) -> Iterator[None]:
     """Make a subject current; the framework's own span stays the parent of its next."""
-    before = trace.get_current_span()
-    scope = Scope(subject, owner)
-    apart.carry(before)
+    scope = None
+    try:
+        before = trace.get_current_span()
+        if isinstance(subject, Turn) and not subject.open:
+            subject = owner = subject.session
+        scope = Scope(subject, owner)
+        apart.carry(before)
+    except Exception as error:
+        swallowed("livekit", error)
     try:
         yield
     finally:
-        scope.close()
+        if scope is not None:
+            guarded(scope.close)()
 
 
 def reply_of(handle: Any) -> Reply | None:
@@ -337,9 +362,14 @@ def reply_of(handle: Any) -> Reply | None:
 
 def current_reply() -> Reply | None:
     """Return the speech that the running task works on."""
+    return reply_of(_speech_handle().get(None))
+
+
+@functools.cache
+def _speech_handle() -> ContextVar[Any]:
     from livekit.agents.voice.agent_activity import _SpeechHandleContextVar
 
-    return reply_of(_SpeechHandleContextVar.get(None))
+    return _SpeechHandleContextVar
 
 
 def stopped(handle: Any) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from voicespan import hooked
 from voicespan import names as n
 from voicespan.diagnostics import say
 from voicespan.guard import swallowed
-from voicespan.integrations.livekit import apart, conversation, moments
+from voicespan.integrations.livekit import REQUIREMENT, apart, conversation, moments
 from voicespan.integrations.livekit.reply import voice_of, watched_node
 from voicespan.stage import Tool
 
@@ -40,6 +41,17 @@ class Hook:
     module: str
     name: str
     wrapper: Callable[[Callable[..., Any], Any, Args, Kwargs], Any]
+    needs: tuple[str, ...] = ()
+    """Parameters that the wrapper reads: one that was renamed is a hook that has moved."""
+
+    def moved(self) -> str | None:
+        """Return what this version does not have; None where the hook can be placed."""
+        name, place = f"{self.module}.{self.name}", self.place()
+        if place is None:
+            return name
+        parameters = inspect.signature(getattr(*place)).parameters
+        gone = [each for each in self.needs if each not in parameters]
+        return f"{name}({', '.join(gone)})" if gone else None
 
     def place(self) -> tuple[Any, str] | None:
         """Return the object that has the function, and the function's name; None where it has moved."""
@@ -73,15 +85,25 @@ async def _start(wrapped: Any, session: Any, args: Args, kwargs: Kwargs) -> Any:
             hooked.source("livekit-agents").adopt(begun.session)
     try:
         result = await wrapped(*args, **kwargs)
-    except Exception as error:
+    except BaseException as error:
         if begun is not None:
             with _quiet("start"):
-                begun.ended(error)
+                begun.ended(error if isinstance(error, Exception) else None)
         raise
     with _quiet("start"):
         if begun is not None:
             begun.network.start()
     return result
+
+
+def _measured(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Take the token counts of a response of a speech-to-speech model."""
+    with _quiet("metrics"):
+        event = args[0] if args else kwargs["ev"]
+        talk = _talk(activity) if event.type == "realtime_model_metrics" else None
+        if talk is not None:
+            talk.tokens_used(event.input_tokens, event.output_tokens)
+    return wrapped(*args, **kwargs)
 
 
 async def _close(wrapped: Any, session: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -207,9 +229,9 @@ def _speculate(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def _end_of_turn(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
-    talk, turn, now_ns, before = _talk(activity), None, 0, None
-    info = args[0] if args else kwargs["info"]
+    talk, turn, now_ns, before, info = _talk(activity), None, 0, None, None
     with _quiet("end of turn"):
+        info = args[0] if args else kwargs["info"]
         if talk is not None:
             now_ns = talk.clock.monotonic_ns()
             turn = talk.speech if talk.speech is not None and talk.speech.open else talk.onset(None)
@@ -311,8 +333,9 @@ def _answering(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _generation(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
     """Take a response that the model begins by itself: its speech is made in the tasks of this call."""
-    talk, event, turn = _talk(activity), args[0] if args else kwargs["ev"], None
+    talk, turn = _talk(activity), None
     with _quiet("generation"):
+        event = args[0] if args else kwargs["ev"]
         if talk is not None and not event.user_initiated:
             turn = talk.turn_for(spoken=True)
     if talk is None or turn is None:
@@ -340,14 +363,14 @@ async def _respond(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> A
 
 def _speech(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
     """Take a speech that is being made, by `say` or for a reply, for part of its turn."""
-    talk, turn = _talk(activity), None
+    talk, turn, known = _talk(activity), None, True
     with _quiet("speech"):
         if talk is not None:
             spoken = getattr(kwargs.get("input_details"), "modality", None) == "audio"
             turn = talk.turn_for(typed=bool(kwargs.get("user_message")), spoken=spoken)
+            known = turn in talk.working or turn.record.committed_ns is not None
     if talk is None or turn is None:
         return wrapped(*args, **kwargs)
-    known = turn in talk.working or turn.record.committed_ns is not None
     try:
         with talk.works_on(turn):
             handle = wrapped(*args, **kwargs)
@@ -464,35 +487,68 @@ HOOKS: tuple[Hook, ...] = (
     Hook("voice.agent_session", "AgentSession._aclose_impl", _close),
     Hook("voice.agent_session", "AgentSession._on_audio_output_changed", _output_changed),
     Hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
-    Hook("voice.agent_session", "AgentSession._update_activity", _change_agent),
+    Hook("voice.agent_session", "AgentSession._update_activity", _change_agent, ("agent", "previous_activity")),
     Hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
-    Hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred),
-    Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence),
-    Hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial),
-    Hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final),
+    Hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred, ("ev",)),
+    Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset, ("speech_start_time",)),
+    Hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence, ("ev",)),
+    Hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial, ("ev",)),
+    Hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final, ("ev",)),
     Hook("voice.agent_activity", "AgentActivity.on_preemptive_generation", _speculate),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn),
+    Hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn, ("info",)),
     Hook("voice.agent_activity", "AgentActivity._user_turn_completed_impl", _complete),
     Hook("voice.agent_activity", "AgentActivity.clear_user_turn", _forget),
-    Hook("voice.agent_activity", "AgentActivity._on_error", _failure),
+    Hook("voice.agent_activity", "AgentActivity._on_error", _failure, ("error",)),
+    Hook("voice.agent_activity", "AgentActivity._on_metrics_collected", _measured, ("ev",)),
     Hook("voice.agent_activity", "AgentActivity._on_input_speech_started", _heard),
     Hook("voice.agent_activity", "AgentActivity._on_input_speech_stopped", _answering),
-    Hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation),
-    Hook("voice.agent_activity", "AgentActivity._realtime_generation_task", _respond),
+    Hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation, ("ev",)),
+    Hook(
+        "voice.agent_activity", "AgentActivity._realtime_generation_task", _respond, ("speech_handle", "generation_ev")
+    ),
     Hook("voice.agent_activity", "AgentActivity.say", _speech),
-    Hook("voice.agent_activity", "AgentActivity._generate_reply", _speech),
-    Hook("voice.agent_activity", "perform_llm_inference", _infer),
-    Hook("voice.agent_activity", "perform_tts_inference", _synthesize),
+    Hook("voice.agent_activity", "AgentActivity._generate_reply", _speech, ("user_message",)),
+    Hook("voice.agent_activity", "perform_llm_inference", _infer, ("node", "model", "provider")),
+    Hook("voice.agent_activity", "perform_tts_inference", _synthesize, ("node", "model", "provider")),
     Hook("voice.speech_handle", "SpeechHandle._cancel", _stop),
     Hook("voice.speech_handle", "SpeechHandle._mark_done", _done),
-    Hook("voice.tool_executor", "_ToolExecutor.execute", _execute),
+    Hook("voice.tool_executor", "_ToolExecutor.execute", _execute, ("run_ctx",)),
     Hook("voice.events", "RunContext._make_update_output", _result),
     Hook("telemetry.traces", "_DynamicTracer.set_provider", apart.set_provider),
     Hook("telemetry.traces", "get_logger_provider", apart.get_logger_provider),
     Hook("telemetry.traces", "set_logger_provider", apart.set_logger_provider),
     Hook("telemetry.otel_metrics", "_job_attrs", apart.job_attributes),
 )
+
+ATTRIBUTES = (
+    (
+        "voice.agent_activity",
+        "AgentActivity",
+        ("_user_turn_completed_atask", "_turn_detection", "_rt_turn_detection_enabled"),
+    ),
+    ("voice.agent_activity", "AgentActivity", ("realtime_llm_session", "session", "stt", "vad", "llm", "tts")),
+    ("voice.agent_session", "AgentSession", ("_activity", "user_state", "output")),
+    ("voice.speech_handle", "SpeechHandle", ("_error", "_interrupt_source", "interrupted", "scheduled", "done")),
+    ("voice.tool_executor", "_ToolExecutor", ("_running_tasks",)),
+    ("telemetry.traces", "_DynamicTracer", ("_tracer_provider", "_tracer")),
+)
+"""Attributes of the framework's objects that the hooks read, by class."""
+
+
+def _missing_attributes() -> list[str]:
+    """Return the attributes that this version's classes neither have nor set: they are looked for in the source."""
+    gone = []
+    for module, kind, names in ATTRIBUTES:
+        owner = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), kind, None)
+        try:
+            source = "" if owner is None else inspect.getsource(owner)
+        except (OSError, TypeError):
+            continue  # no source to look at: the hooks say themselves what they do not find
+        gone += [
+            f"{module}.{kind}.{name}" for name in names if not hasattr(owner, name) and f"self.{name}" not in source
+        ]
+    return gone
+
 
 _installed: list[tuple[Any, str]] = []
 
@@ -501,25 +557,31 @@ def install() -> None:
     """Put every hook in place. Where the framework has moved one, nothing is hooked and that is said: half is wrong."""
     if _installed:
         return
-    places = [(hook, hook.place()) for hook in HOOKS]
-    moved = [f"{hook.module}.{hook.name}" for hook, place in places if place is None]
+    from packaging.requirements import Requirement
+
+    version = importlib.metadata.version("livekit-agents")
+    moved = [name for hook in HOOKS if (name := hook.moved()) is not None] + _missing_attributes()
     if moved:
-        version = importlib.metadata.version("livekit-agents")
         say(
             "livekit",
             f"livekit-agents {version} is not instrumented, and the service runs on without its turns: "
             f"this version has no {', '.join(moved)}",
         )
         return
-    for hook, place in places:
-        if place is not None:
+    if version not in Requirement(REQUIREMENT).specifier:
+        say(
+            "livekit.version",
+            f"livekit-agents {version} is not known (known: {REQUIREMENT}): its turns may not be right",
+        )
+    for hook in HOOKS:
+        if (place := hook.place()) is not None:
             wrapt.wrap_function_wrapper(*place, hook.wrapper)
             _installed.append(place)
     from livekit.agents.telemetry import tracer
 
     apart.keep_tracer_apart(tracer)
-    hooked.source("livekit-agents", importlib.metadata.version("livekit-agents"), "VAD event")
-    say("livekit.hooked", f"livekit-agents {importlib.metadata.version('livekit-agents')} is hooked", level="debug")
+    hooked.source("livekit-agents", version, "VAD event")
+    say("livekit.hooked", f"livekit-agents {version} is hooked", level="debug")
 
 
 def remove() -> None:

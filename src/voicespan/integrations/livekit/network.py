@@ -27,6 +27,8 @@ class Network:
         self._room = room
         self._task: asyncio.Task[None] | None = None
         self._before: dict[str, tuple[int, int]] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+        """By stream, when the other side has told last, and how often it has measured the round trip."""
         self._jitter, self._loss = _histograms()
 
     def start(self) -> None:
@@ -67,8 +69,12 @@ class Network:
                 self._loss.record(max(0.0, (lost - lost_before) / packets), {n.NETWORK_IO_DIRECTION: "receive"})
 
     def _sent(self, streams: Iterable[Any]) -> None:
-        """Take what the other side has told of the audio that it receives from here."""
+        """Take what the other side has told of the audio that it receives from here, each report once."""
         for stream in streams:
+            told = stream.rtc.timestamp, stream.remote_inbound.round_trip_time_measurements
+            if any(told) and self._told.get(stream.rtc.id) == told:
+                continue
+            self._told[stream.rtc.id] = told
             self._jitter.record(stream.received.jitter, _at("transmit"))
             self._loss.record(stream.remote_inbound.fraction_lost, {n.NETWORK_IO_DIRECTION: "transmit"})
 

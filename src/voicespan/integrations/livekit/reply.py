@@ -61,6 +61,15 @@ class Reply:
         if self.synthesis is not None:
             self.synthesis.stage.cancelled()
 
+    def end(self) -> None:
+        """End what is still open: a node that was prepared and never asked for anything, or never at its end."""
+        if self.realtime is not None:
+            self.realtime.end()
+        for part in (self.generation, self.synthesis):
+            if part is not None:
+                part.stage.cancelled()
+                part.stage.end()
+
     def stopped(self) -> None:
         """Note that work was cancelled."""
         self.cancelled_ns = self.turn.now_ns()
@@ -106,6 +115,9 @@ class _Attempts:
     def abandoned(self) -> None:
         self.stage.abandoned()
 
+    def dropped(self) -> None:
+        self.stage.dropped()
+
 
 class Generation(_Attempts):
     """One request to the language model, speculative where it was made before the end of the user's turn."""
@@ -150,12 +162,17 @@ class Synthesis(_Attempts):
 
     async def text(self, source: Any) -> AsyncIterator[str]:
         """Give the node its text, and take note of it."""
-        async for chunk in source:
-            try:
-                self._text(chunk)
-            except Exception as error:
-                swallowed("livekit text", error)
-            yield chunk
+        try:
+            async for chunk in source:
+                try:
+                    self._text(chunk)
+                except Exception as error:
+                    swallowed("livekit text", error)
+                yield chunk
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
 
     def _text(self, chunk: str) -> None:
         if self.speaks:

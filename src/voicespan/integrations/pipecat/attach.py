@@ -12,8 +12,14 @@ from collections import OrderedDict
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from pipecat.bus import BusBridgeProcessor
 from pipecat.frames import frames as f
 from pipecat.metrics.metrics import LLMUsageMetricsData
+from pipecat.pipeline.pipeline import PipelineSink, PipelineSource
+from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator
+from pipecat.processors.filters.frame_filter import FrameFilter
+from pipecat.processors.filters.function_filter import FunctionFilter
+from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
@@ -23,16 +29,19 @@ from pipecat.utils.errors import ErrorCategory
 from voicespan import settings
 from voicespan.context import Scope
 from voicespan.diagnostics import say
+from voicespan.emit import recorder
 from voicespan.guard import guarded, swallowed
 from voicespan.integrations.pipecat import installed_version, service, source
 from voicespan.integrations.pipecat.conversation import Conversation
 from voicespan.sessions import session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.frame_processor import FrameProcessor
+
+    from voicespan.stage import Stage
 
     Handler = Callable[["Watch", Conversation, Any, Any], None]
 
@@ -40,12 +49,14 @@ MAX_SEEN = 512
 """Frames that are told once are remembered this long: every processor pushes a frame again."""
 _BYTES_PER_SAMPLE = 2
 _EVENTS = ("on_before_push_frame", "on_before_process_frame")
+_ORIGINATE_NOTHING = (PipelineSource, PipelineSink, IdentityFilter, FrameFilter, FunctionFilter)
+"""Processors that only pass on what others have pushed already, or will."""
 
 _said: ContextVar[f.TTSSpeakFrame | None] = ContextVar("voicespan_pipecat_said", default=None)
 """In a synthesizer's task: the frame of the application that is being spoken."""
 
-_by_bus: weakref.WeakKeyDictionary[Any, Watch] = weakref.WeakKeyDictionary()
-"""The conversation of the workers on a bus: the one with the transport, and the agents that it is bridged to."""
+_by_bus: weakref.WeakKeyDictionary[Any, dict[str | None, Watch]] = weakref.WeakKeyDictionary()
+"""The conversations of the workers with a transport on a bus, by the name of the bridge to their agents."""
 
 
 def attach(worker: PipelineWorker) -> None:
@@ -57,8 +68,8 @@ def attach(worker: PipelineWorker) -> None:
             say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(missing)}: no turns from it")
             return
         watch = _watch(worker, processors)
-        _quiet(worker)
         if watch is not None:
+            _quiet(worker)
             _log_lines()
             watch.add(processors)
     except Exception as error:
@@ -76,6 +87,7 @@ def _leaves(processor: FrameProcessor) -> Iterator[FrameProcessor]:
 def _missing(worker: PipelineWorker, processors: list[FrameProcessor]) -> list[str]:
     """Return the names of hooks that this version does not have."""
     wanted: list[tuple[object, tuple[str, ...]]] = [(worker, ("add_event_handler", "bridged"))]
+    wanted += [(each, ("run_tts",)) for each in processors if isinstance(each, TTSService)]
     outputs = [each for each in processors if isinstance(each, BaseOutputTransport)]
     wanted += [(output, ("write_audio_frame", "write_transport_frame")) for output in outputs]
     found = [f"{type(owner).__name__}.{name}" for owner, names in wanted for name in names if not hasattr(owner, name)]
@@ -87,16 +99,10 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     """Return the conversation that this pipeline takes part in; None for one that neither speaks nor is an agent."""
     bus = getattr(worker, "_bus", None)
     if worker.bridged:
-        watch = _by_bus.get(bus) if bus is not None else None
-        if watch is not None:
-            conversation = watch.conversation
-            if worker.active:
-                conversation.activated(worker.name)
-            worker.add_event_handler("on_activated", lambda agent, _args: guarded(conversation.activated)(agent.name))
-        return watch
+        return Bridged(worker, bus) if bus is not None and recorder().enabled else None
     output = next((each for each in processors if isinstance(each, BaseOutputTransport)), None)
-    if output is None:
-        return None
+    if output is None or not getattr(getattr(output, "_params", None), "audio_out_enabled", True):
+        return None  # it is not heard
     begun = session(getattr(worker, "_conversation_id", None), transport=service.transport(output))
     if not begun.recorder.enabled:
         return None
@@ -104,14 +110,26 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     conversation = Conversation(begun)
     watch = Watch(conversation)
     if bus is not None:
-        _by_bus[bus] = watch
+        bridges = {each._bridge for each in processors if isinstance(each, BusBridgeProcessor)}  # noqa: SLF001
+        _by_bus.setdefault(bus, {}).update(dict.fromkeys(bridges or {None}, watch))
     Scope(begun, begun)  # inherited by every task of the pipeline: its processors are set up in children of this one
-    worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: guarded(conversation.end)())
+    worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: _end(watch, bus))
     return watch
+
+
+@guarded
+def _end(watch: Watch, bus: object) -> None:
+    """The pipeline is over; a bus that outlives it forgets the conversation."""
+    watch.conversation.end()
+    bridges = _by_bus.get(bus, {})
+    for name in [name for name, found in bridges.items() if found is watch]:
+        del bridges[name]
 
 
 def _quiet(worker: PipelineWorker) -> None:
     """Switch Pipecat's own spans off: they stand beside the turn, one trace for the whole call, with its content."""
+    if settings.current().framework_spans:
+        return
     worker._enable_tracing = False  # noqa: SLF001 - read when the processors are set up, which comes next
     if worker.turn_trace_observer is not None:
         worker.turn_trace_observer._tracer = None  # noqa: SLF001
@@ -143,15 +161,20 @@ class Watch:
     def add(self, processors: list[FrameProcessor]) -> None:
         """Listen to the processors of a pipeline."""
         for processor in processors:
-            processor.add_event_handler("on_before_push_frame", self.pushes)
-            if isinstance(processor, LLMService | TTSService | BaseOutputTransport):
+            if not isinstance(processor, _ORIGINATE_NOTHING):
+                processor.add_event_handler("on_before_push_frame", self.pushes)
+            if isinstance(processor, LLMService | TTSService | BaseOutputTransport | LLMUserAggregator):
                 processor.add_event_handler("on_before_process_frame", self.processes)
             if isinstance(processor, STTService):
-                self.conversation.recognizes = True
+                self.recognizes()
             elif isinstance(processor, TTSService):
-                processor.add_event_handler("on_tts_request", self.requests)
+                self._watch_voice(processor)
             elif isinstance(processor, BaseOutputTransport):
                 self._watch_output(processor)
+
+    def recognizes(self) -> None:
+        """There is a recognizer in one of the pipelines."""
+        self.conversation.recognizes = True
 
     def pushes(self, processor: FrameProcessor, frame: f.Frame) -> None:
         """A processor is about to push a frame."""
@@ -168,17 +191,19 @@ class Watch:
         try:
             if isinstance(processor, TTSService) and _said.get() is not None:
                 _said.set(None)
+            self.conversation.works(processor)
             if handler is not None:
                 handler(self, self.conversation, processor, frame)
         except Exception as error:
             swallowed(f"pipecat {type(frame).__name__}", error)
 
-    async def requests(self, synthesizer: TTSService, context: str, text: str) -> None:
-        """A synthesizer is given text; called in a task that has the context of the one that gives it."""
+    def requests(self, synthesizer: TTSService, context: str, text: str) -> Stage | None:
+        """A synthesizer is given text."""
         try:
-            self.conversation.text_given(synthesizer, context, text, _said.get())
+            return self.conversation.text_given(synthesizer, context, text, _said.get())
         except Exception as error:
             swallowed("pipecat text", error)
+            return None
 
     def first(self, frame: f.Frame) -> bool:
         """Whether this frame is pushed for the first time: neither it nor its copy for the other direction was."""
@@ -192,15 +217,33 @@ class Watch:
             seen.popitem(last=False)
         return True
 
+    def _watch_voice(self, synthesizer: TTSService) -> None:
+        """Take the moment at which text is given to a synthesizer; what it requests then is a part of the stage."""
+        run = synthesizer.run_tts
+
+        def run_tts(text: str, context_id: str, *more: Any, **named: Any) -> Any:
+            stage = self.requests(synthesizer, context_id, text)
+            made = run(text, context_id, *more, **named)
+            return made if stage is None or not hasattr(made, "__anext__") else _inside(stage, made)
+
+        synthesizer.run_tts = run_tts
+
     def _watch_output(self, output: BaseOutputTransport) -> None:
         """Take the moment at which the transport takes a frame: what it pushes afterwards, it pushes when it is done.
 
         The frames in its queue are made anew and do not say of which synthesis they are; the marks between them do.
         """
+        shared = getattr(output, "_voicespan", None)
+        if shared is not None:  # it serves another worker: what is sent now belongs to the call of this one
+            shared.append(self)
+            return
+        serves = output._voicespan = [self]  # noqa: SLF001 - ours
         write, pass_on = output.write_audio_frame, output.write_transport_frame
-        conversation = self.conversation
-        sent = guarded(conversation.audio_sent)
         takes = False
+
+        @guarded
+        def sent(frame: f.OutputAudioRawFrame, at_ns: int) -> None:
+            serves[-1].conversation.audio_sent(_length_s(frame), at_ns)
 
         async def write_audio_frame(frame: f.OutputAudioRawFrame) -> bool:
             # Writing lasts as long as the transport paces it, and an interruption meanwhile must find the frame told:
@@ -209,19 +252,86 @@ class Watch:
             speech = isinstance(frame, f.TTSAudioRawFrame | f.SpeechOutputAudioRawFrame)
             began_ns, told = time.monotonic_ns(), speech and takes
             if told:
-                sent(_length_s(frame), began_ns)
+                sent(frame, began_ns)
             takes = bool(await write(frame))
             if speech and takes and not told:
-                sent(_length_s(frame), began_ns)
+                sent(frame, began_ns)
             return takes
 
         async def write_transport_frame(frame: f.Frame) -> None:
             if isinstance(frame, f.TTSStartedFrame):
-                guarded(conversation.voice_plays)(frame.context_id)
+                guarded(serves[-1].conversation.voice_plays)(frame.context_id)
             await pass_on(frame)
 
         output.write_audio_frame = write_audio_frame
         output.write_transport_frame = write_transport_frame
+
+
+class Bridged(Watch):
+    """The same for an agent without a transport: it takes part in the conversation whose frames its bridge brings."""
+
+    def __init__(self, worker: PipelineWorker, bus: object) -> None:
+        self._worker = weakref.ref(worker)
+        self._bus = weakref.ref(bus)
+        self._names: tuple[str | None, ...] = worker._bridged or ()  # noqa: SLF001 - the public one only says whether
+        self._recognizes = False
+        self._found: Watch | None = None
+        worker.add_event_handler("on_activated", lambda agent, _args: self._activated(agent))
+
+    @guarded
+    def _activated(self, agent: PipelineWorker) -> None:
+        found = self._watch()
+        if found is not None:
+            found.conversation.activated(agent.name)
+
+    def _watch(self) -> Watch | None:
+        """Return whom to tell, found when there is something to tell: agents may be there before the caller is."""
+        found, worker = self._found, self._worker()
+        if found is None or found.conversation.session.end_reason is not None:
+            there = _by_bus.get(self._bus(), {})
+            names = [name for name in self._names if name in there] or ([] if self._names else [*reversed(there)])
+            found = self._found = there[names[0]] if names else there.get(None)
+            if found is not None:
+                if self._recognizes:
+                    found.recognizes()
+                if worker is not None and worker.active:
+                    found.conversation.activated(worker.name)
+        return found
+
+    def recognizes(self) -> None:
+        """There is a recognizer in the agent's pipeline."""
+        self._recognizes = True
+
+    def pushes(self, processor: FrameProcessor, frame: f.Frame) -> None:
+        """A processor is about to push a frame."""
+        if (found := self._watch()) is not None:
+            found.pushes(processor, frame)
+
+    def processes(self, processor: FrameProcessor, frame: f.Frame) -> None:
+        """A service is about to process a frame."""
+        if (found := self._watch()) is not None:
+            found.processes(processor, frame)
+
+    def requests(self, synthesizer: TTSService, context: str, text: str) -> Stage | None:
+        """A synthesizer is given text."""
+        found = self._watch()
+        return None if found is None else found.requests(synthesizer, context, text)
+
+
+async def _inside(stage: Stage, frames: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Let a synthesizer work inside its stage, step by step."""
+    try:
+        while True:
+            scope = stage.step_begins()
+            try:
+                frame = await anext(frames)
+            except StopAsyncIteration:
+                return
+            finally:
+                stage.step_ends(scope)
+            yield frame
+    finally:
+        await frames.aclose()
 
 
 class _Handlers:
@@ -266,7 +376,7 @@ def _turn_ended(watch: Watch, conversation: Conversation, _: Any, frame: f.UserS
 
 def _transcribed(watch: Watch, conversation: Conversation, source: Any, frame: f.TranscriptionFrame) -> None:
     if watch.first(frame) and frame.text.strip():
-        conversation.transcribed(source)
+        conversation.transcribed(source, by_model=isinstance(source, LLMService))
 
 
 def _partial(watch: Watch, conversation: Conversation, _: Any, frame: f.InterimTranscriptionFrame) -> None:
@@ -323,12 +433,18 @@ def _tool_cancelled(watch: Watch, conversation: Conversation, _: Any, frame: f.F
 
 
 def _voice_began(watch: Watch, conversation: Conversation, source: Any, frame: f.TTSStartedFrame) -> None:
-    if watch.first(frame):
+    if not watch.first(frame):
+        return
+    if isinstance(source, LLMService):
+        conversation.model_speaks(source)
+    elif not isinstance(source, BaseOutputTransport):
         conversation.text_given(source, frame.context_id or source, None, None)
 
 
 def _audio_made(watch: Watch, conversation: Conversation, source: Any, frame: f.TTSAudioRawFrame) -> None:
     if watch.first(frame) and not isinstance(source, BaseOutputTransport):  # which cuts the audio into frames anew
+        if isinstance(source, LLMService):
+            conversation.model_speaks(source)
         conversation.audio_made(source, frame.context_id or source, _length_s(frame))
 
 
@@ -339,6 +455,16 @@ def _voice_ended(_: Watch, conversation: Conversation, source: Any, frame: f.TTS
 def _said_by_application(_: Watch, _conversation: Conversation, source: Any, frame: f.TTSSpeakFrame) -> None:
     if isinstance(source, TTSService):
         _said.set(frame)
+
+
+def _written(watch: Watch, conversation: Conversation, source: Any, frame: f.LLMMessagesAppendFrame) -> None:
+    takes = isinstance(source, LLMService | LLMUserAggregator)
+    if takes and frame.run_llm and watch.first(frame) and any(_of_user(message) for message in frame.messages):
+        conversation.written()
+
+
+def _of_user(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "user"
 
 
 # The line, interruptions, failures
@@ -419,6 +545,7 @@ _PUSHED: dict[type, Handler] = {
 }
 _PROCESSED: dict[type, Handler] = {
     f.TTSSpeakFrame: _said_by_application,
+    f.LLMMessagesAppendFrame: _written,
     f.InterruptionFrame: _stopped,
     f.EagerEndOfTurnCancelFrame: _withdrawn,
 }

@@ -6,18 +6,25 @@ frame was pushed. The turn that a call belongs to is decided here.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from voicespan.context import Scope
+from voicespan.guard import guarded
 from voicespan.integrations.pipecat import service
+from voicespan.stage import Llm, Realtime, Tts
 
 if TYPE_CHECKING:
     from voicespan.sessions import Session, Trigger
-    from voicespan.stage import Asr, Llm, Stage, Tool, Tts
+    from voicespan.stage import Asr, Stage, Tool
     from voicespan.turn import Turn
 
+LATE_S = 5.0
+"""How long an utterance without a transcript waits for one that comes after the decision."""
+AT_ONCE_NS = 500_000_000
+"""A request to the model that follows a decision so closely is made for it."""
 MAX_REMEMBERED = 256
 """Tool calls and syntheses whose ids are remembered, so that a long call does not grow."""
 
@@ -53,7 +60,7 @@ class Reply:
 class Generation:
     """One response of a language model."""
 
-    stage: Llm
+    stage: Llm | Realtime
     reply: Reply
     scope: Scope | None = None
 
@@ -72,7 +79,7 @@ class Call:
 class Voice:
     """One synthesis: what Pipecat calls an audio context."""
 
-    stage: Tts
+    stage: Tts | Realtime
     reply: Reply
     source: object
     interruptible: bool
@@ -100,6 +107,9 @@ class Conversation:
         self._final_ns: int | None = None
         self._refused = False
         """The recognizer failed in this utterance."""
+        self._late: Turn | None = None
+        """The utterance that was decided on without a transcript, while one may still come."""
+        self._decided_ns = 0
         # The agent
         self._reply: Reply | None = None
         self._generated: Reply | None = None
@@ -109,6 +119,8 @@ class Conversation:
         self._calls: OrderedDict[str, Call] = OrderedDict()
         self._voices: OrderedDict[object, Voice] = OrderedDict()
         self._playing: Voice | None = None
+        self._left: dict[object, Scope] = {}
+        """What is current in the task of a service although it is over: another task has told its end."""
 
     # The line
 
@@ -134,6 +146,7 @@ class Conversation:
 
     def end(self) -> None:
         """The pipeline is over. What was played is a reply, not an interruption."""
+        self._forget_late()
         self._recognized()
         self.session.end(at=self._cut_ns)
 
@@ -143,6 +156,7 @@ class Conversation:
         """The detector has found speech that began at `at_ns`."""
         if not self._speaking:
             self._speaking = True
+            self._forget_late()
             self._listen(at_ns)
 
     def speech_ended(self, at_ns: int) -> None:
@@ -156,18 +170,31 @@ class Conversation:
         """The pipeline takes what it hears for an utterance; without a detector this is the first sign of it."""
         self.decides = True
         if self._listening() is None:
-            self._listen(self._final_ns)
+            late, self._late = self._late, None
+            if late is not None and late.open:
+                self._utterance = late
+            else:
+                self._listen(self._final_ns)
 
     def partial(self) -> None:
         """A partial transcript is there."""
         if (turn := self._listening()) is not None:
             turn.transcript(final=False)
 
-    def transcribed(self, recognizer: object) -> None:
-        """A piece of the transcript is there; the last one before the decision is the final one."""
+    def transcribed(self, recognizer: object, *, by_model: bool = False) -> None:
+        """A piece of the transcript is there; the last one before the decision is the final one.
+
+        `by_model`: a model that hears by itself tells what it heard, some time; nothing waits for that.
+        """
+        if by_model:
+            if (turn := self._listening()) is not None:
+                turn.transcript()
+            return
         self.recognizes = True
         self._final_ns = self.now_ns()
         turn = self._listening()
+        if turn is None and self._late is not None and self._late.open:
+            turn, self._utterance, self._late = self._late, self._late, None
         if turn is not None and self._asr is None:
             self._asr = self._recognition(turn, recognizer)
 
@@ -179,11 +206,30 @@ class Conversation:
             return
         answered = self._reply is not None and self._reply.turn is turn
         if self.recognizes and self._final_ns is None and not self._refused and not answered:
-            turn.dismissed()
+            self._wait_for_transcript(turn)
         else:
             self._recognized()
             self._commit(turn)
         self._utterance, self._asr, self._final_ns, self._refused = None, None, None, False
+
+    def _wait_for_transcript(self, turn: Turn) -> None:
+        """Dismiss an utterance in which nothing was said, unless its transcript is only late."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None or (turn.over is not None and turn.over.open):
+            turn.dismissed()
+        else:
+            self._late, self._decided_ns = turn, self.now_ns()
+            loop.call_later(LATE_S, self._forget_late, turn)
+
+    @guarded
+    def _forget_late(self, which: Turn | None = None) -> None:
+        late = self._late
+        if late is not None and which in (None, late):
+            self._late = None
+            late.dismissed()
 
     def recognition_failed(self, recognizer: object, error: BaseException | str) -> None:
         """The recognizer has reported an error."""
@@ -248,8 +294,31 @@ class Conversation:
 
     def token(self, source: object) -> None:
         """A piece of the response is there."""
-        if (generation := self._generations.get(source)) is not None:
+        generation = self._generations.get(source)
+        if generation is not None and isinstance(generation.stage, Llm):
             generation.stage.token()
+
+    def model_speaks(self, source: object) -> None:
+        """The model answers in audio itself: what was begun as text is a stage `realtime`."""
+        if source not in self._generations:
+            self.generation_began(source, current=False)
+        generation = self._generations[source]
+        if isinstance(generation.stage, Llm):
+            generation.reply.working.discard(generation.stage)
+            generation.stage = generation.stage.speaks()
+            generation.reply.working.add(generation.stage)
+        voice = self._voices.get(source)
+        if voice is None or voice.stage is not generation.stage:
+            generation.reply.spoken = True
+            self._voices.pop(source, None)
+            self._voices[source] = Voice(generation.stage, generation.reply, source, interruptible=True)
+            self._forget_voices()
+
+    def works(self, source: object) -> None:
+        """A service takes up something new: in its task, what is over is no longer current."""
+        scope = self._left.get(source)
+        if scope is not None and scope.close():
+            del self._left[source]
 
     def tokens_used(self, source: object, prompt: int, completion: int) -> None:
         """The provider tells what it bills."""
@@ -260,8 +329,10 @@ class Conversation:
         """The response is complete, or given up."""
         generation = self._generations.pop(source, None)
         if generation is not None:
-            if generation.scope is not None:
-                generation.scope.close()
+            if generation.scope is not None and not generation.scope.close():
+                self._left[source] = generation.scope
+            if (voice := self._voices.get(source)) is not None:  # a model that speaks
+                voice.done = True
             generation.stage.end()
             generation.reply.working.discard(generation.stage)
 
@@ -269,12 +340,24 @@ class Conversation:
         """The model's work was done for an utterance that goes on after all."""
         if (generation := self._generations.get(source)) is not None:
             generation.stage.cancelled()
-            generation.stage.discarded()
+            if isinstance(generation.stage, Llm):
+                generation.stage.discarded()
             generation.reply.broken = True
             self.generation_ended(source)
 
+    def written(self) -> None:
+        """The user has sent a message in writing, which the model is asked to answer."""
+        turn = self.session.user_turn(input="text")
+        turn.agent = turn.agent or self.agent
+        self._reply = Reply(turn)
+
     def _reply_for_generation(self) -> Reply:
         turn, reply = self._listening(), self._reply
+        late = self._late
+        if turn is None and late is not None and late.open and self.now_ns() - self._decided_ns < AT_ONCE_NS:
+            self._late = None  # the pipeline answers it without knowing what was said
+            self._commit(late)
+            return self._reply or Reply(late)
         if turn is not None and not self.decides:
             self._recognized()
             self._commit(turn)
@@ -312,7 +395,8 @@ class Conversation:
         reply.working.add(stage)
         if current:
             call.scope = Scope(stage, reply.turn)
-        _forget_oldest(self._calls)
+        while len(self._calls) > MAX_REMEMBERED:
+            self._calls.popitem(last=False)
 
     def tool_returned(self, call_id: str, error: str | None) -> None:
         """The tool has given its result, or failed."""
@@ -342,13 +426,14 @@ class Conversation:
 
     # Synthesis
 
-    def text_given(self, source: object, context: object, text: str | None, said: object | None) -> None:
+    def text_given(self, source: object, context: object, text: str | None, said: object | None) -> Stage:
         """Text is handed to the synthesizer; `said` is the frame of an application that speaks without a model."""
         voice = self._voices.get(context)
         if voice is None or voice.done:  # an id may be taken up again after a pause
             voice = self._begin_voice(source, context, said)
-        if text:
+        if text and isinstance(voice.stage, Tts):
             voice.stage.text(text)
+        return voice.stage
 
     def _begin_voice(self, source: object, context: object, said: object | None) -> Voice:
         reply, filler = self._reply_for_voice(said)
@@ -362,8 +447,14 @@ class Conversation:
         )
         voice = Voice(stage, reply, source, interruptible=getattr(said, "interruptible", True))
         self._voices[context] = voice
-        _forget_oldest(self._voices)
+        self._forget_voices()
         return voice
+
+    def _forget_voices(self) -> None:
+        while len(self._voices) > MAX_REMEMBERED:
+            _, voice = self._voices.popitem(last=False)
+            if not voice.done:
+                voice.stage.end()
 
     def _reply_for_voice(self, said: object | None) -> tuple[Reply, bool]:
         reply = self._reply
@@ -390,13 +481,17 @@ class Conversation:
         voice = self._voices.get(context)
         if voice is not None and voice.source is source and not voice.done:
             voice.done = True
-            voice.stage.end()
+            if not isinstance(voice.stage, Realtime):  # whose response says itself when it is over
+                voice.stage.end()
 
     # The way to the user
 
     def voice_plays(self, context: object) -> None:
         """What is sent from now on is of this synthesis."""
-        self._playing = self._voices.get(context, self._playing)
+        if context is None and self._voices:  # a model that speaks names none
+            self._playing = next(reversed(self._voices.values()))
+        else:
+            self._playing = self._voices.get(context, self._playing)
 
     def audio_sent(self, seconds: float, at_ns: int) -> None:
         """A frame of speech has left for the user; the transport took it at `at_ns`."""
@@ -451,8 +546,3 @@ class Conversation:
     def now_ns(self) -> int:
         """Return the session's monotonic time."""
         return self.session.recorder.clock.monotonic_ns()
-
-
-def _forget_oldest(remembered: OrderedDict[str, Call] | OrderedDict[object, Voice]) -> None:
-    while len(remembered) > MAX_REMEMBERED:
-        remembered.popitem(last=False)
