@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from voicespan.integrations.hook import Hook, Hooks
 from voicespan.integrations.livekit import apart, hooks
 
 from .conftest import Turns, calling
@@ -141,8 +142,8 @@ def test_our_provider_is_not_adopted(provider: TracerProvider, monkeypatch: pyte
 async def test_a_hook_that_has_moved(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A version without one of the functions is named in one line, nothing is hooked, and calls work."""
     hooks.remove()
-    moved = hooks.Hook("voice.agent_activity", "AgentActivity.on_end_of_turm", apart.job_attributes)
-    monkeypatch.setattr(hooks, "HOOKS", (*hooks.HOOKS, moved))
+    moved = Hook("livekit.agents.voice.agent_activity", "AgentActivity.on_end_of_turm", apart.job_attributes)
+    monkeypatch.setattr(hooks, "HOOKS", Hooks("livekit-agents", *hooks.HOOKS.hooks, moved))
     hooks.install()
     said = capsys.readouterr().err.splitlines()
     try:

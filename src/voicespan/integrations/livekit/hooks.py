@@ -4,61 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import importlib.metadata
 import weakref
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import wrapt
 from opentelemetry import trace
 
 from voicespan import names as n
-from voicespan.diagnostics import say
 from voicespan.guard import swallowed
+from voicespan.integrations.hook import Args, Hook, Hooks, Kwargs, quiet
 from voicespan.integrations.livekit import apart, conversation, moments
 from voicespan.integrations.livekit.reply import voice_of, watched_node
 from voicespan.stage import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from voicespan.integrations.livekit.conversation import Conversation
     from voicespan.integrations.livekit.reply import Synthesis
     from voicespan.turn import Turn
 
 _PACKAGE = "livekit.agents"
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Hook:
-    """One function of the framework and what takes its place, in wrapt's form."""
-
-    module: str
-    name: str
-    wrapper: Callable[[Callable[..., Any], Any, Args, Kwargs], Any]
-
-    def place(self) -> tuple[Any, str] | None:
-        """Return the object that has the function, and the function's name; None where it has moved."""
-        try:
-            owner: Any = importlib.import_module(f"{_PACKAGE}.{self.module}")
-        except ImportError:
-            return None
-        *path, name = self.name.split(".")
-        for step in path:
-            owner = getattr(owner, step, None)
-        return (owner, name) if callable(getattr(owner, name, None)) else None
+def _quiet(where: str) -> AbstractContextManager[None]:
+    return quiet(f"livekit {where}")
 
 
-@contextmanager
-def _quiet(where: str) -> Iterator[None]:
-    """Let what is of ours fail without a word to the service."""
-    try:
-        yield
-    except Exception as error:
-        swallowed(f"livekit {where}", error)
+def _hook(module: str, name: str, wrapper: Callable[..., Any]) -> Hook:
+    return Hook(f"{_PACKAGE}.{module}", name, wrapper)
 
 
 # The session
@@ -457,71 +431,51 @@ def _settled(tool: Tool, task: Any) -> None:
     tool.end()
 
 
-HOOKS: tuple[Hook, ...] = (
-    Hook("voice.agent_session", "AgentSession.start", _start),
-    Hook("voice.agent_session", "AgentSession._aclose_impl", _close),
-    Hook("voice.agent_session", "AgentSession._on_audio_output_changed", _output_changed),
-    Hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
-    Hook("voice.agent_session", "AgentSession._update_activity", _change_agent),
-    Hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
-    Hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred),
-    Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence),
-    Hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial),
-    Hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final),
-    Hook("voice.agent_activity", "AgentActivity.on_preemptive_generation", _speculate),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn),
-    Hook("voice.agent_activity", "AgentActivity._user_turn_completed_impl", _complete),
-    Hook("voice.agent_activity", "AgentActivity.clear_user_turn", _forget),
-    Hook("voice.agent_activity", "AgentActivity._on_error", _failure),
-    Hook("voice.agent_activity", "AgentActivity._on_input_speech_started", _heard),
-    Hook("voice.agent_activity", "AgentActivity._on_input_speech_stopped", _answering),
-    Hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation),
-    Hook("voice.agent_activity", "AgentActivity._realtime_generation_task", _respond),
-    Hook("voice.agent_activity", "AgentActivity.say", _speech),
-    Hook("voice.agent_activity", "AgentActivity._generate_reply", _speech),
-    Hook("voice.agent_activity", "perform_llm_inference", _infer),
-    Hook("voice.agent_activity", "perform_tts_inference", _synthesize),
-    Hook("voice.speech_handle", "SpeechHandle._cancel", _stop),
-    Hook("voice.speech_handle", "SpeechHandle._mark_done", _done),
-    Hook("voice.tool_executor", "_ToolExecutor.execute", _execute),
-    Hook("voice.events", "RunContext._make_update_output", _result),
-    Hook("telemetry.traces", "_DynamicTracer.set_provider", apart.set_provider),
-    Hook("telemetry.traces", "get_logger_provider", apart.get_logger_provider),
-    Hook("telemetry.traces", "set_logger_provider", apart.set_logger_provider),
-    Hook("telemetry.otel_metrics", "_job_attrs", apart.job_attributes),
+HOOKS = Hooks(
+    "livekit-agents",
+    _hook("voice.agent_session", "AgentSession.start", _start),
+    _hook("voice.agent_session", "AgentSession._aclose_impl", _close),
+    _hook("voice.agent_session", "AgentSession._on_audio_output_changed", _output_changed),
+    _hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
+    _hook("voice.agent_session", "AgentSession._update_activity", _change_agent),
+    _hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
+    _hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred),
+    _hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset),
+    _hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence),
+    _hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial),
+    _hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final),
+    _hook("voice.agent_activity", "AgentActivity.on_preemptive_generation", _speculate),
+    _hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn),
+    _hook("voice.agent_activity", "AgentActivity._user_turn_completed_impl", _complete),
+    _hook("voice.agent_activity", "AgentActivity.clear_user_turn", _forget),
+    _hook("voice.agent_activity", "AgentActivity._on_error", _failure),
+    _hook("voice.agent_activity", "AgentActivity._on_input_speech_started", _heard),
+    _hook("voice.agent_activity", "AgentActivity._on_input_speech_stopped", _answering),
+    _hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation),
+    _hook("voice.agent_activity", "AgentActivity._realtime_generation_task", _respond),
+    _hook("voice.agent_activity", "AgentActivity.say", _speech),
+    _hook("voice.agent_activity", "AgentActivity._generate_reply", _speech),
+    _hook("voice.agent_activity", "perform_llm_inference", _infer),
+    _hook("voice.agent_activity", "perform_tts_inference", _synthesize),
+    _hook("voice.speech_handle", "SpeechHandle._cancel", _stop),
+    _hook("voice.speech_handle", "SpeechHandle._mark_done", _done),
+    _hook("voice.tool_executor", "_ToolExecutor.execute", _execute),
+    _hook("voice.events", "RunContext._make_update_output", _result),
+    _hook("telemetry.traces", "_DynamicTracer.set_provider", apart.set_provider),
+    _hook("telemetry.traces", "get_logger_provider", apart.get_logger_provider),
+    _hook("telemetry.traces", "set_logger_provider", apart.set_logger_provider),
+    _hook("telemetry.otel_metrics", "_job_attrs", apart.job_attributes),
 )
-
-_installed: list[tuple[Any, str]] = []
 
 
 def install() -> None:
-    """Put every hook in place. Where the framework has moved one, nothing is hooked and that is said: half is wrong."""
-    if _installed:
-        return
-    places = [(hook, hook.place()) for hook in HOOKS]
-    moved = [f"{hook.module}.{hook.name}" for hook, place in places if place is None]
-    if moved:
-        version = importlib.metadata.version("livekit-agents")
-        say(
-            "livekit",
-            f"livekit-agents {version} is not instrumented, and the service runs on without its turns: "
-            f"this version has no {', '.join(moved)}",
-        )
-        return
-    for hook, place in places:
-        if place is not None:
-            wrapt.wrap_function_wrapper(*place, hook.wrapper)
-            _installed.append(place)
-    from livekit.agents.telemetry import tracer
+    """Put every hook in place, and keep the framework's own telemetry apart."""
+    if HOOKS.install():
+        from livekit.agents.telemetry import tracer
 
-    apart.keep_tracer_apart(tracer)
-    say("livekit.hooked", f"livekit-agents {importlib.metadata.version('livekit-agents')} is hooked", level="debug")
+        apart.keep_tracer_apart(tracer)
 
 
 def remove() -> None:
     """Take every hook away again."""
-    while _installed:
-        owner, name = _installed.pop()
-        wrapped = getattr(owner, name)
-        setattr(owner, name, getattr(wrapped, "__wrapped__", wrapped))
+    HOOKS.remove()
