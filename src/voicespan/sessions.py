@@ -103,7 +103,9 @@ class Session:
         room_id: str | None = None,
         measurement_point: MeasurementPoint = "client",
         attributes: Mapping[str, AttributeValue] | None = None,
+        id_follows: bool = False,
     ) -> None:
+        """Begin a session; with `id_follows` its own id is told later, by `identified`."""
         self.recorder = recorder
         self.id = session_id or uuid.uuid4().hex
         self.transport = transport
@@ -126,8 +128,8 @@ class Session:
         self._greeted = False
         self._scope: Scope | None = None
         self._connection = trace.get_current_span().get_span_context()
-        if not events.disabled and recorder.enabled:
-            self._say("Session started", "session.started")
+        if not id_follows:
+            self._started()
 
     def __enter__(self) -> Self:
         try:
@@ -148,6 +150,20 @@ class Session:
         self.end(_reason_of(error), error=error)
 
     # What a pipeline calls
+
+    @guarded
+    def identified(self, session_id: str) -> None:
+        """Take the call's own id where the other side tells it after the beginning, and before a turn is over."""
+        with self.lock:
+            if self._index == sum(turn.record.index is not None for turn in self._turns):
+                self.id = session_id
+                for turn in self._turns:
+                    turn.record.session_id = session_id
+        self._started()
+
+    def _started(self) -> None:
+        if not events.disabled and self.recorder.enabled:
+            self._say("Session started", "session.started")
 
     @property
     def turn(self) -> Turn | None:
@@ -538,12 +554,13 @@ def session(
     room_id: str | None = None,
     measurement_point: MeasurementPoint = "client",
     attributes: Mapping[str, AttributeValue] | None = None,
+    id_follows: bool = False,
 ) -> Session:
     """Begin a session: one call, one conversation, one user's ear.
 
-    Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made), `transport` one of
-    websocket, webrtc, livekit, sip, http; `measurement_point` says where `Turn.audio_heard` is observed; `attributes`
-    go onto every turn.
+    Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made; with `id_follows`
+    it is told later, by `Session.identified`), `transport` one of websocket, webrtc, livekit, sip, http;
+    `measurement_point` says where `Turn.audio_heard` is observed; `attributes` go onto every turn.
     """
     from voicespan.emit import recorder
 
@@ -554,6 +571,7 @@ def session(
         room_id=room_id,
         measurement_point=measurement_point,
         attributes=attributes,
+        id_follows=id_follows,
     )
 
 
