@@ -48,3 +48,12 @@ def test_the_livekit_agent_gives_a_turn_for_every_utterance(tmp_path: Path) -> N
     outcomes = ["completed", "completed", "interrupted", "completed"]
     assert [(turn.turn_index, turn.outcome) for turn in turns] == list(enumerate(outcomes, 1))
     assert len({turn.session_id for turn in turns}) == 1
+
+
+def test_the_realtime_service_gives_a_turn_for_every_utterance(tmp_path: Path) -> None:
+    """Under `voicespan run` the unchanged realtime service sends its greeting, two answers, and the one cut off."""
+    pytest.importorskip("openai", reason="openai is not installed")
+    turns = received("openai/offline.py", 4, tmp_path)
+    outcomes = ["completed", "completed", "interrupted", "completed"]
+    assert [(turn.turn_index, turn.outcome) for turn in turns] == list(enumerate(outcomes, 1))
+    assert {turn.session_id for turn in turns} == {"sess_1"}
