@@ -153,3 +153,12 @@ def test_the_service_with_a_stage_map_gives_a_turn_for_every_utterance(tmp_path:
     assert {turn.session_id for turn in turns} == {"call-7"}
     assert turns[1].response_ns is not None
     assert turns[1].response_ns / 1e9 == pytest.approx(0.4 + 0.12 + 0.08 + 0.36 + 0.15, abs=0.08)
+
+
+def test_the_realtime_service_gives_a_turn_for_every_utterance(tmp_path: Path) -> None:
+    """Under `voicespan run` the unchanged realtime service sends its greeting, two answers, and the one cut off."""
+    pytest.importorskip("openai", reason="openai is not installed")
+    turns = received("openai/offline.py", 4, tmp_path)
+    outcomes = ["completed", "completed", "interrupted", "completed"]
+    assert [(turn.turn_index, turn.outcome) for turn in turns] == list(enumerate(outcomes, 1))
+    assert {turn.session_id for turn in turns} == {"sess_1"}

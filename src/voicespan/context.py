@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voicespan.turn import Turn
 
 _bound: ContextVar[Session | Turn | None] = ContextVar("voicespan", default=None)
+_subject: ContextVar[Subject | None] = ContextVar("voicespan_subject", default=None)
 
 
 class Subject(Protocol):
@@ -114,12 +115,15 @@ class LiveSpan(trace.Span):
 class Scope:
     """One block in which a subject is current; entered and left at most once."""
 
-    __slots__ = ("_attached", "_before", "_bound", "_bound_before")
+    __slots__ = ("_attached", "_before", "_bound", "_bound_before", "_subject", "_subject_before")
 
     def __init__(self, subject: Subject, bound: Session | Turn) -> None:
         self._bound_before = _bound.get()
         self._bound = bound
         _bound.set(bound)
+        self._subject_before = _subject.get()
+        self._subject = subject
+        _subject.set(subject)
         self._before = otel_context.get_current()
         self._attached = trace.set_span_in_context(LiveSpan(subject), self._before)
         otel_context.attach(self._attached)
@@ -131,9 +135,16 @@ class Scope:
             otel_context.attach(self._before)
         if _bound.get() is self._bound:
             _bound.set(self._bound_before)
+        if _subject.get() is self._subject:
+            _subject.set(self._subject_before)
         return in_place
 
 
 def bound() -> Session | Turn | None:
     """Return the session or turn that is current in this task or thread."""
     return _bound.get()
+
+
+def subject() -> Subject | None:
+    """Return what is current in this task or thread: a stage, turn or session, also under spans of other libraries."""
+    return _subject.get()

@@ -105,7 +105,9 @@ class Session:
         measurement_point: MeasurementPoint = "client",
         attributes: Mapping[str, AttributeValue] | None = None,
         connection: trace.SpanContext | None = None,
+        id_follows: bool = False,
     ) -> None:
+        """Begin a session; with `id_follows` its own id is told later, by `identified`."""
         self.recorder = recorder
         self.id = session_id or uuid.uuid4().hex
         self.transport = transport
@@ -133,8 +135,8 @@ class Session:
         self.source = hooked.OWN_CODE
         """Who has begun it; `hooked.Source.adopt` changes that."""
         self.source.sessions += 1
-        if not events.disabled and recorder.enabled:
-            self._say("Session started", "session.started")
+        if not id_follows:
+            self._started()
 
     def __enter__(self) -> Self:
         try:
@@ -155,6 +157,20 @@ class Session:
         self.end(reason_of(error), error=error)
 
     # What a pipeline calls
+
+    @guarded
+    def identified(self, session_id: str) -> None:
+        """Take the call's own id where the other side tells it after the beginning, and before a turn is over."""
+        with self.lock:
+            if self._index == sum(turn.record.index is not None for turn in self._turns):
+                self.id = session_id
+                for turn in self._turns:
+                    turn.record.session_id = session_id
+        self._started()
+
+    def _started(self) -> None:
+        if not events.disabled and self.recorder.enabled:
+            self._say("Session started", "session.started")
 
     @property
     def turn(self) -> Turn | None:
@@ -570,26 +586,31 @@ def session(
     room_id: str | None = None,
     measurement_point: MeasurementPoint = "client",
     attributes: Mapping[str, AttributeValue] | None = None,
+    id_follows: bool = False,
 ) -> Session:
     """Begin a session: one call, one conversation, one user's ear.
 
-    Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made), `transport` one of
-    websocket, webrtc, livekit, sip, http; `measurement_point` says where `Turn.audio_heard` is observed; `attributes`
-    go onto every turn.
+    Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made; with `id_follows`
+    it is told later, by `Session.identified`), `transport` one of websocket, webrtc, livekit, sip, http;
+    `measurement_point` says where `Turn.audio_heard` is observed; `attributes` go onto every turn.
     """
     from voicespan.emit import recorder
 
     known = {**({} if room_id is None else {n.VOICE_ROOM_ID: room_id}), **(attributes or {})}
     connection = offered()
-    if connection is None:
-        return Session(recorder(), id, transport=transport, measurement_point=measurement_point, attributes=known)
-    opened = connection.claim()
+    opened = None if connection is None else connection.claim()
     if opened is not None:
         opened.identify(id, transport, measurement_point, known)
         return opened
-    return connection.claimed(
-        Session(recorder(), id, transport=transport, measurement_point=measurement_point, attributes=known)
+    begun = Session(
+        recorder(),
+        id,
+        transport=transport,
+        measurement_point=measurement_point,
+        attributes=known,
+        id_follows=id_follows,
     )
+    return begun if connection is None else connection.claimed(begun)
 
 
 def current_session() -> Session | None:

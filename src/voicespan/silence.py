@@ -98,7 +98,7 @@ def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
     if voice is None and not silence.answered:
         voice = record.last("tts") or record.last("realtime")
     spoken_ns = voice.began_ns if voice is not None else silence.end_ns
-    found = [*_listening(record, silence), *_thinking(record, spoken_ns, waiting=voice is None)]
+    found = [*_listening(record, silence, voice), *_thinking(record, spoken_ns, waiting=voice is None)]
     if voice is not None:
         found += _speaking(record, voice)
     playback = record.playback
@@ -108,14 +108,19 @@ def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
     return found
 
 
-def _listening(record: TurnRecord, silence: Silence) -> list[Cause]:
-    """The wait for the end-of-turn decision and for the transcript."""
+def _listening(record: TurnRecord, silence: Silence, voice: StageRecord | None) -> list[Cause]:
+    """The wait for the end-of-turn decision and for the transcript.
+
+    A model that hears for itself does not wait for the transcript, which is made beside it.
+    """
     found: list[Cause] = []
     if record.input != "speech":
         return found
     if record.committed_ns is not None:
         spans: tuple[SpanKey, ...] = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
         found.append(Cause("endpoint", silence.start_ns, record.committed_ns, spans))
+    if voice is not None and voice.component == "realtime":
+        return found
     recognizer = record.last("asr")
     if record.transcript_ns is not None:
         spans = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
@@ -135,6 +140,8 @@ def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Caus
         end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
         if stage.component == "tool":
             found.append(Cause("tool", stage.start_ns, end_ns, ((id(stage), n.SPAN_EXECUTE_TOOL),)))
+        elif stage.component == "realtime":
+            found.append(Cause("realtime", stage.start_ns, end_ns, ((id(stage), n.SPAN_REALTIME),)))
         elif stage is not stages[-1] or stage.first_ns is None:
             found.append(Cause("llm", stage.start_ns, end_ns, ((id(stage), n.SPAN_LLM),)))
         else:
@@ -149,7 +156,8 @@ def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Caus
 
 def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
     """Whether a request can have delayed the voice: made before it, and done or streaming when it began to speak."""
-    if stage.component not in ("llm", "tool") or stage.discarded or stage.start_ns > spoken_ns:
+    asks = stage.component in ("llm", "tool") or (stage.component == "realtime" and stage.first_ns is None)
+    if not asks or stage.discarded or stage.start_ns > spoken_ns:
         return False
     if waiting:
         return not stage.background

@@ -48,12 +48,13 @@ def failure_of(error: BaseException | str, at_ns: int) -> Failure:
 
 def _grpc_status(error: BaseException) -> tuple[str, str] | None:
     """The code and details of a `grpc.RpcError`, told by its shape: gRPC is not imported for it."""
-    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    # Of the class: reading a property of somebody else's exception may warn, or raise.
+    code, details = getattr(type(error), "code", None), getattr(type(error), "details", None)
     if not callable(code) or not callable(details):
         return None
     try:
-        name = getattr(code(), "name", None)
-        return (name, str(details() or name)) if isinstance(name, str) else None
+        name = getattr(code(error), "name", None)
+        return (name, str(details(error) or name)) if isinstance(name, str) else None
     except Exception:  # somebody else's exception, of another shape after all
         return None
 
@@ -94,6 +95,11 @@ class Stage:
             self.end()
         except Exception as failure:
             swallowed("stage end", failure)
+
+    @property
+    def open(self) -> bool:
+        """Whether the operation still runs, and marks are taken."""
+        return self._record.open and (self._turn.open or self._record.component == "tool")
 
     @guarded
     def end(self, at: int | None = None) -> None:
@@ -338,6 +344,11 @@ class _Speaking(Stage):
     def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
         super().__init__(turn, record)
         self._sample_rate = sample_rate
+
+    @property
+    def began(self) -> bool:
+        """Whether a frame has come out."""
+        return self._record.first_ns is not None
 
     @guarded
     def audio(self, seconds: float | None = None, *, frames: int = 1, at: int | None = None) -> None:

@@ -202,9 +202,11 @@ class Turn:
         record = self._stage("asr", remote=remote, model=model, provider=provider, language=language)
         return Asr(self, record)
 
-    def llm(self, *, model: str | None = None, provider: str | None = None, remote: bool = True) -> Llm:
-        """Begin a request to a language model. One that is made before the commit is speculative."""
-        return Llm(self, self._stage("llm", remote=remote, model=model, provider=provider))
+    def llm(
+        self, *, model: str | None = None, provider: str | None = None, remote: bool = True, at: int | None = None
+    ) -> Llm:
+        """Begin a request to a language model, made at `at`. One that is made before the commit is speculative."""
+        return Llm(self, self._stage("llm", remote=remote, model=model, provider=provider, at=at))
 
     def tool(self, name: str, *, background: bool = False) -> Tool:
         """Begin a tool call. With `background=True` it does not hold the turn open."""
@@ -237,10 +239,16 @@ class Turn:
         return stage
 
     def realtime(
-        self, *, model: str | None = None, provider: str | None = None, sample_rate: int | None = None
+        self,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        voice: str | None = None,
+        sample_rate: int | None = None,
+        at: int | None = None,
     ) -> Realtime:
-        """Begin a response of a speech-to-speech model."""
-        record = self._stage("realtime", remote=True, model=model, provider=provider)
+        """Begin a response of a speech-to-speech model; `at` is the commit or request that it answers."""
+        record = self._stage("realtime", remote=True, model=model, provider=provider, voice=voice, at=at)
         self.voice = self.voice if self.counted else record
         return Realtime(self, record, sample_rate)
 
@@ -254,8 +262,10 @@ class Turn:
         language: str | None = None,
         voice: str | None = None,
         name: str | None = None,
+        at: int | None = None,
     ) -> StageRecord:
         now_ns = self._now()
+        start_ns = now_ns if at is None else self.moment(at, component) or now_ns
         attributes: dict[str, finished.AttributeValue] = {}
         if model is not None:
             attributes[n.GEN_AI_REQUEST_MODEL] = model
@@ -269,7 +279,7 @@ class Turn:
             attributes[n.GEN_AI_TOOL_NAME] = name
         if self.agent is not None:
             attributes[n.GEN_AI_AGENT_NAME] = self.agent
-        stage = StageRecord(component, now_ns, attributes, remote)
+        stage = StageRecord(component, start_ns, attributes, remote)
         record = self._live(component, now_ns)
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:

@@ -95,7 +95,8 @@ LIBRARIES = (
     Library(("httpx2",), "httpx2", "httpx2", "voicespan[http]"),
     Library(("aiohttp-client",), "aiohttp", "aiohttp", "voicespan[http]"),
     Library(("requests",), "requests", "requests", "voicespan[http]"),
-    Library(("openai",), "openai", "openai", f"{_STOCK}-openai-v2"),
+    Library(("openai_voice", "openai"), "openai", "openai"),
+    Library(("openai_agents_voice",), "openai-agents", "agents"),
 )
 
 _BY_NAME = {name: library for library in LIBRARIES for name in library.names}

@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from voicespan import diagnostics
-from voicespan.integrations.livekit import apart, hooks
+from voicespan.integrations.hook import Hook, Hooks
+from voicespan.integrations.livekit import REQUIREMENT, apart, hooks
 
 from .conftest import Turns, calling
 from .world import Answer
@@ -143,8 +144,8 @@ def test_our_provider_is_not_adopted(provider: TracerProvider, monkeypatch: pyte
 async def test_a_hook_that_has_moved(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A version without one of the functions is named in one line, nothing is hooked, and calls work."""
     hooks.remove()
-    moved = hooks.Hook("voice.agent_activity", "AgentActivity.on_end_of_turm", apart.job_attributes)
-    monkeypatch.setattr(hooks, "HOOKS", (*hooks.HOOKS, moved))
+    moved = Hook("livekit.agents.voice.agent_activity", "AgentActivity.on_end_of_turm", apart.job_attributes)
+    monkeypatch.setattr(hooks, "HOOKS", Hooks(REQUIREMENT, *hooks.HOOKS.hooks, moved))
     hooks.install()
     said = capsys.readouterr().err.splitlines()
     try:
@@ -166,14 +167,19 @@ def test_a_parameter_or_attribute_that_has_moved(
     """A hook whose parameter has another name, and an attribute that is gone, are hooks that have moved."""
     diagnostics.forget()
     hooks.remove()
-    onset = hooks.Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", apart.job_attributes, ("began_at",))
-    monkeypatch.setattr(hooks, "HOOKS", (*hooks.HOOKS, onset))
-    monkeypatch.setattr(hooks, "ATTRIBUTES", (("voice.speech_handle", "SpeechHandle", ("_errors", "_error")),))
+    onset = Hook(
+        "livekit.agents.voice.agent_activity",
+        "AgentActivity.on_start_of_speech",
+        apart.job_attributes,
+        ("began_at",),
+    )
+    read = ("livekit.agents.voice.speech_handle", "SpeechHandle", ("_errors", "_error"))
+    monkeypatch.setattr(hooks, "HOOKS", Hooks(REQUIREMENT, *hooks.HOOKS.hooks, onset, attributes=[read]))
     hooks.install()
     (said,) = capsys.readouterr().err.splitlines()
     monkeypatch.undo()
     hooks.install()
-    assert "no voice.agent_activity.AgentActivity.on_start_of_speech(began_at), voice.speech_handle" in said
+    assert "on_start_of_speech(began_at), livekit.agents.voice.speech_handle.SpeechHandle" in said
     assert said.endswith("SpeechHandle._errors")
 
 
@@ -185,7 +191,7 @@ def test_a_version_that_is_not_known(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.0.1")
     hooks.install()
     assert "livekit-agents 2.0.1 is not known" in capsys.readouterr().err
-    assert hooks._installed
+    assert hooks.HOOKS._installed
 
 
 async def test_nothing_of_ours_reaches_the_service(

@@ -4,74 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import importlib.metadata
-import inspect
 import weakref
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import wrapt
 from opentelemetry import trace
 
-from voicespan import hooked
 from voicespan import names as n
-from voicespan.diagnostics import say
 from voicespan.guard import swallowed
+from voicespan.integrations.hook import Args, Hook, Hooks, Kwargs, quiet
 from voicespan.integrations.livekit import REQUIREMENT, apart, conversation, moments
 from voicespan.integrations.livekit.reply import voice_of, watched_node
 from voicespan.stage import Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from voicespan.integrations.livekit.conversation import Conversation
     from voicespan.integrations.livekit.reply import Synthesis
     from voicespan.turn import Turn
 
 _PACKAGE = "livekit.agents"
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Hook:
-    """One function of the framework and what takes its place, in wrapt's form."""
-
-    module: str
-    name: str
-    wrapper: Callable[[Callable[..., Any], Any, Args, Kwargs], Any]
-    needs: tuple[str, ...] = ()
-    """Parameters that the wrapper reads: one that was renamed is a hook that has moved."""
-
-    def moved(self) -> str | None:
-        """Return what this version does not have; None where the hook can be placed."""
-        name, place = f"{self.module}.{self.name}", self.place()
-        if place is None:
-            return name
-        parameters = inspect.signature(getattr(*place)).parameters
-        gone = [each for each in self.needs if each not in parameters]
-        return f"{name}({', '.join(gone)})" if gone else None
-
-    def place(self) -> tuple[Any, str] | None:
-        """Return the object that has the function, and the function's name; None where it has moved."""
-        try:
-            owner: Any = importlib.import_module(f"{_PACKAGE}.{self.module}")
-        except ImportError:
-            return None
-        *path, name = self.name.split(".")
-        for step in path:
-            owner = getattr(owner, step, None)
-        return (owner, name) if callable(getattr(owner, name, None)) else None
+def _quiet(where: str) -> AbstractContextManager[None]:
+    return quiet(f"livekit {where}")
 
 
-@contextmanager
-def _quiet(where: str) -> Iterator[None]:
-    """Let what is of ours fail without a word to the service."""
-    try:
-        yield
-    except Exception as error:
-        swallowed(f"livekit {where}", error)
+def _hook(module: str, name: str, wrapper: Callable[..., Any], needs: tuple[str, ...] = ()) -> Hook:
+    return Hook(f"{_PACKAGE}.{module}", name, wrapper, needs)
 
 
 # The session
@@ -82,7 +43,7 @@ async def _start(wrapped: Any, session: Any, args: Args, kwargs: Kwargs) -> Any:
     with _quiet("start"):
         if conversation.of(session) is None:
             begun = conversation.begin(session, kwargs.get("room"))
-            hooked.source("livekit-agents").adopt(begun.session)
+            HOOKS.source().adopt(begun.session)
     try:
         result = await wrapped(*args, **kwargs)
     except BaseException as error:
@@ -482,44 +443,6 @@ def _settled(tool: Tool, task: Any) -> None:
     tool.end()
 
 
-HOOKS: tuple[Hook, ...] = (
-    Hook("voice.agent_session", "AgentSession.start", _start),
-    Hook("voice.agent_session", "AgentSession._aclose_impl", _close),
-    Hook("voice.agent_session", "AgentSession._on_audio_output_changed", _output_changed),
-    Hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
-    Hook("voice.agent_session", "AgentSession._update_activity", _change_agent, ("agent", "previous_activity")),
-    Hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
-    Hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred, ("ev",)),
-    Hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset, ("speech_start_time",)),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence, ("ev",)),
-    Hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial, ("ev",)),
-    Hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final, ("ev",)),
-    Hook("voice.agent_activity", "AgentActivity.on_preemptive_generation", _speculate),
-    Hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn, ("info",)),
-    Hook("voice.agent_activity", "AgentActivity._user_turn_completed_impl", _complete),
-    Hook("voice.agent_activity", "AgentActivity.clear_user_turn", _forget),
-    Hook("voice.agent_activity", "AgentActivity._on_error", _failure, ("error",)),
-    Hook("voice.agent_activity", "AgentActivity._on_metrics_collected", _measured, ("ev",)),
-    Hook("voice.agent_activity", "AgentActivity._on_input_speech_started", _heard),
-    Hook("voice.agent_activity", "AgentActivity._on_input_speech_stopped", _answering),
-    Hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation, ("ev",)),
-    Hook(
-        "voice.agent_activity", "AgentActivity._realtime_generation_task", _respond, ("speech_handle", "generation_ev")
-    ),
-    Hook("voice.agent_activity", "AgentActivity.say", _speech),
-    Hook("voice.agent_activity", "AgentActivity._generate_reply", _speech, ("user_message",)),
-    Hook("voice.agent_activity", "perform_llm_inference", _infer, ("node", "model", "provider")),
-    Hook("voice.agent_activity", "perform_tts_inference", _synthesize, ("node", "model", "provider")),
-    Hook("voice.speech_handle", "SpeechHandle._cancel", _stop),
-    Hook("voice.speech_handle", "SpeechHandle._mark_done", _done),
-    Hook("voice.tool_executor", "_ToolExecutor.execute", _execute, ("run_ctx",)),
-    Hook("voice.events", "RunContext._make_update_output", _result),
-    Hook("telemetry.traces", "_DynamicTracer.set_provider", apart.set_provider),
-    Hook("telemetry.traces", "get_logger_provider", apart.get_logger_provider),
-    Hook("telemetry.traces", "set_logger_provider", apart.set_logger_provider),
-    Hook("telemetry.otel_metrics", "_job_attrs", apart.job_attributes),
-)
-
 ATTRIBUTES = (
     (
         "voice.agent_activity",
@@ -534,59 +457,56 @@ ATTRIBUTES = (
 )
 """Attributes of the framework's objects that the hooks read, by class."""
 
-
-def _missing_attributes() -> list[str]:
-    """Return the attributes that this version's classes neither have nor set: they are looked for in the source."""
-    gone = []
-    for module, kind, names in ATTRIBUTES:
-        owner = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), kind, None)
-        try:
-            source = "" if owner is None else inspect.getsource(owner)
-        except (OSError, TypeError):
-            continue  # no source to look at: the hooks say themselves what they do not find
-        gone += [
-            f"{module}.{kind}.{name}" for name in names if not hasattr(owner, name) and f"self.{name}" not in source
-        ]
-    return gone
-
-
-_installed: list[tuple[Any, str]] = []
+HOOKS = Hooks(
+    REQUIREMENT,
+    _hook("voice.agent_session", "AgentSession.start", _start),
+    _hook("voice.agent_session", "AgentSession._aclose_impl", _close),
+    _hook("voice.agent_session", "AgentSession._on_audio_output_changed", _output_changed),
+    _hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
+    _hook("voice.agent_session", "AgentSession._update_activity", _change_agent, ("agent", "previous_activity")),
+    _hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
+    _hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred, ("ev",)),
+    _hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset, ("speech_start_time",)),
+    _hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence, ("ev",)),
+    _hook("voice.agent_activity", "AgentActivity.on_interim_transcript", _partial, ("ev",)),
+    _hook("voice.agent_activity", "AgentActivity.on_final_transcript", _final, ("ev",)),
+    _hook("voice.agent_activity", "AgentActivity.on_preemptive_generation", _speculate),
+    _hook("voice.agent_activity", "AgentActivity.on_end_of_turn", _end_of_turn, ("info",)),
+    _hook("voice.agent_activity", "AgentActivity._user_turn_completed_impl", _complete),
+    _hook("voice.agent_activity", "AgentActivity.clear_user_turn", _forget),
+    _hook("voice.agent_activity", "AgentActivity._on_error", _failure, ("error",)),
+    _hook("voice.agent_activity", "AgentActivity._on_metrics_collected", _measured, ("ev",)),
+    _hook("voice.agent_activity", "AgentActivity._on_input_speech_started", _heard),
+    _hook("voice.agent_activity", "AgentActivity._on_input_speech_stopped", _answering),
+    _hook("voice.agent_activity", "AgentActivity._on_generation_created", _generation, ("ev",)),
+    _hook(
+        "voice.agent_activity", "AgentActivity._realtime_generation_task", _respond, ("speech_handle", "generation_ev")
+    ),
+    _hook("voice.agent_activity", "AgentActivity.say", _speech),
+    _hook("voice.agent_activity", "AgentActivity._generate_reply", _speech, ("user_message",)),
+    _hook("voice.agent_activity", "perform_llm_inference", _infer, ("node", "model", "provider")),
+    _hook("voice.agent_activity", "perform_tts_inference", _synthesize, ("node", "model", "provider")),
+    _hook("voice.speech_handle", "SpeechHandle._cancel", _stop),
+    _hook("voice.speech_handle", "SpeechHandle._mark_done", _done),
+    _hook("voice.tool_executor", "_ToolExecutor.execute", _execute, ("run_ctx",)),
+    _hook("voice.events", "RunContext._make_update_output", _result),
+    _hook("telemetry.traces", "_DynamicTracer.set_provider", apart.set_provider),
+    _hook("telemetry.traces", "get_logger_provider", apart.get_logger_provider),
+    _hook("telemetry.traces", "set_logger_provider", apart.set_logger_provider),
+    _hook("telemetry.otel_metrics", "_job_attrs", apart.job_attributes),
+    onset="VAD event",
+    attributes=tuple((f"{_PACKAGE}.{module}", kind, names) for module, kind, names in ATTRIBUTES),
+)
 
 
 def install() -> None:
-    """Put every hook in place. Where the framework has moved one, nothing is hooked and that is said: half is wrong."""
-    if _installed:
-        return
-    from packaging.requirements import Requirement
+    """Put every hook in place, and keep the framework's own telemetry apart."""
+    if HOOKS.install():
+        from livekit.agents.telemetry import tracer
 
-    version = importlib.metadata.version("livekit-agents")
-    moved = [name for hook in HOOKS if (name := hook.moved()) is not None] + _missing_attributes()
-    if moved:
-        say(
-            "livekit",
-            f"livekit-agents {version} is not instrumented, and the service runs on without its turns: "
-            f"this version has no {', '.join(moved)}",
-        )
-        return
-    if version not in Requirement(REQUIREMENT).specifier:
-        say(
-            "livekit.version",
-            f"livekit-agents {version} is not known (known: {REQUIREMENT}): its turns may not be right",
-        )
-    for hook in HOOKS:
-        if (place := hook.place()) is not None:
-            wrapt.wrap_function_wrapper(*place, hook.wrapper)
-            _installed.append(place)
-    from livekit.agents.telemetry import tracer
-
-    apart.keep_tracer_apart(tracer)
-    hooked.source("livekit-agents", version, "VAD event")
-    say("livekit.hooked", f"livekit-agents {version} is hooked", level="debug")
+        apart.keep_tracer_apart(tracer)
 
 
 def remove() -> None:
     """Take every hook away again."""
-    while _installed:
-        owner, name = _installed.pop()
-        wrapped = getattr(owner, name)
-        setattr(owner, name, getattr(wrapped, "__wrapped__", wrapped))
+    HOOKS.remove()
