@@ -70,7 +70,7 @@ class Hooks:
         attributes: Sequence[tuple[str, str, tuple[str, ...]]] = (),
     ) -> None:
         self.requirement = requirement
-        self.distribution = requirement.split()[0]
+        self.distribution = requirement.split(maxsplit=1)[0]
         self.hooks = hooks
         self.onset = onset
         self.attributes = attributes
