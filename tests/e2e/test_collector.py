@@ -10,18 +10,20 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
 
 from .calls import Calls, request
-from .stack import Collector, Store, free_port, until
+from .stack import DEPLOY, Collector, Store, free_port, get, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 BASE = "otel-collector.yaml"
 FRONT = "collector/front.yaml"
 SAMPLING = "collector/sampling.yaml"
+LOGS = "collector/logs.yaml"
 SECURE = "collector/secure.yaml"
 VIEWER = "collector/viewer.yaml"
 WRITE = "collector/remote-write.yaml"
@@ -31,6 +33,8 @@ COMBINATIONS = (
     (BASE, SECURE),
     (BASE, VIEWER),
     (BASE, WRITE),
+    (BASE, LOGS),
+    (BASE, LOGS, SAMPLING, SECURE),
     (BASE, SAMPLING, WRITE),
     (BASE, SAMPLING, SECURE, VIEWER),
     (BASE, SAMPLING, SECURE, WRITE),
@@ -121,6 +125,31 @@ def test_only_who_shows_the_token_over_tls_is_heard(secrets: dict[str, str], tmp
         assert status("https", "Bearer s3cr3t-of-this-test") == 200
         until(lambda: not store.lacks([turn]), "the turn is stored")
         assert len(store.traces) == 1
+
+
+def test_a_service_that_is_gone_disappears(tmp_path: Path) -> None:
+    """Series of a service that sends nothing any more end, those of a service that goes on do not."""
+    short = {
+        "connectors::span_metrics::metrics_expiration": "3s",
+        "connectors::span_metrics::series_expiration": "3s",
+        "connectors::span_metrics::metrics_flush_interval": "1s",
+        "exporters::prometheus::metric_expiration": "2s",
+    }
+    shipped = yaml.safe_load((DEPLOY / BASE).read_text())["connectors"]["span_metrics"]
+    assert all(shipped[key] not in {"0", "0s"} for key in ("metrics_expiration", "series_expiration"))
+    calls = Calls()
+    with Store() as store:
+        settings = {"VOICESPAN_TEMPO_ENDPOINT": store.endpoint}
+        with Collector(tmp_path / "gw-1", BASE, settings=settings, changes=short) as collector:
+
+            def there() -> set[str]:
+                assert collector.send(request([calls.plain()], service__name="stays")) == 200
+                page = get(f"http://127.0.0.1:{collector.metrics}/metrics")
+                return set(re.findall(r'^traces_span_metrics_calls_total\{.*job="(\w+)"', page, re.MULTILINE))
+
+            assert collector.send(request([calls.plain()], service__name="goes")) == 200
+            until(lambda: there() == {"stays", "goes"}, "both are there")
+            until(lambda: there() == {"stays"}, "the one that is gone is not", timeout_s=20)
 
 
 def test_the_viewer_gets_what_sampling_does_not_keep(tmp_path: Path) -> None:
