@@ -84,7 +84,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-PLANTED = ("deploy/.env", "deploy/secrets/slack-webhook", "deploy/prometheus/scrape.d/mine.yml", "deploy/collector/token")
+PLANTED = (
+    "deploy/.env",
+    "deploy/secrets/slack-webhook",
+    "deploy/prometheus/scrape.d/mine.yml",
+    "deploy/collector/token",
+)
 """What users put beside the files of deploy/; git does not know it."""
 
 

@@ -1,4 +1,4 @@
-"""Logs that services send or write into files come to Loki without what must not be in them, and never get in the way."""
+"""Logs that services send or write into files come to Loki, without what must not be in them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def loki() -> Iterator[Loki]:
     """A Loki that answers."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
             assert self.path == "/otlp/v1/logs"

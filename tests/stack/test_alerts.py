@@ -300,7 +300,9 @@ WORKER = {"voice_worker_id": "tts@0"}
 
 def never(given: Series) -> list[dict[str, Any]]:
     """A case in which no one's absence is reported at any time of an hour."""
-    return [case(given, f'count_over_time(ALERTS{{alertname=~"{"|".join(ABSENT)}", alertstate="firing"}}[1h])', None, "1h")]
+    return [
+        case(given, f'count_over_time(ALERTS{{alertname=~"{"|".join(ABSENT)}", alertstate="firing"}}[1h])', None, "1h")
+    ]
 
 
 def test_an_outage_of_the_collector_is_no_outage_of_services(judge: Callable[..., None]) -> None:
@@ -310,7 +312,7 @@ def test_an_outage_of_the_collector_is_no_outage_of_services(judge: Callable[...
 
 
 def test_an_outage_of_one_gateway_is_no_outage_of_services(judge: Callable[..., None]) -> None:
-    """While one gateway of two is down, the heartbeats that went by it are missing, and nobody's absence is reported."""
+    """While one gateway of two is down, heartbeats that went by it are missing: nobody's absence is reported."""
     behind = heartbeat("1x25", **WORKER) | series("voice_service_up", "1x60", job="other", instance="b")
     half = {'up{job="otel-collector-span-metrics", instance="gateway-1:8889"}': "1x25 0x35"}
     judge([*never(behind | UP | up("1x25 0x35", "gateway-1")), *never(behind | UP | half)])
@@ -331,7 +333,9 @@ def test_who_does_not_come_back_is_reported(judge: Callable[..., None]) -> None:
 
 def test_a_killed_worker_whose_successor_ends_is_not_gone(judge: Callable[..., None]) -> None:
     """A worker is killed and replaced; when the new one says goodbye minutes later, nobody is missed."""
-    killed = heartbeat("1x20 stale", **WORKER) | series("voice_service_up", "_x21 1x4 0 0 stale", instance="b", **WORKER)
+    killed = heartbeat("1x20 stale", **WORKER) | series(
+        "voice_service_up", "_x21 1x4 0 0 stale", instance="b", **WORKER
+    )
     judge(never(killed))
 
 

@@ -165,8 +165,11 @@ CASES: dict[str, tuple[list[dict[str, str]], list[str]]] = {
     "a worker elsewhere": (
         [
             {
-                **{"alertname": "WorkerUnavailable", "severity": "critical", "symptom": "absence"},
-                **{"job": "tts-worker", "deployment_environment_name": "staging"},
+                "alertname": "WorkerUnavailable",
+                "severity": "critical",
+                "symptom": "absence",
+                "job": "tts-worker",
+                "deployment_environment_name": "staging",
             },
             {"alertname": "HighFirstAudioLatency", "severity": "warning", "symptom": "latency"},
         ],

@@ -492,8 +492,8 @@ def pipeline(objectives: Objectives) -> Group:
                 "1m",
                 "warning",
                 "A Collector does not answer",
-                "Prometheus cannot reach {{ $labels.instance }} ({{ $labels.job }}); alerts about missing heartbeats wait "
-                "until it can",
+                "Prometheus cannot reach {{ $labels.instance }} ({{ $labels.job }}); alerts about missing heartbeats "
+                "wait until it can",
                 "telemetry-pipeline-down",
             ),
             *(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,6 +137,8 @@ class Stack:
         log = self.log(service.name)
         for folder in (log.parent, *service.folders):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in service.secrets:
+            _make_up(file)
         # Not subprocess: it outlives us, and nobody is to wait for it. Ctrl-C in this terminal is not for it either.
         pid = os.posix_spawn(
             service.command[0],
@@ -209,6 +212,12 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_up(file: Path) -> None:
+    """Write a password that only this user can read, unless there is one."""
+    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(secrets.token_urlsafe(16))
 
 
 def _started(process: psutil.Process) -> float:
