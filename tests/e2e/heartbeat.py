@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -44,7 +45,7 @@ def main(endpoint: str, interval_s: str, *given: str) -> None:
             (n.METRIC_HW_GPU_MEMORY_USAGE, used * GPU_BYTES),
             (n.METRIC_HW_GPU_MEMORY_LIMIT, GPU_BYTES),
         ):
-            meter.create_observable_up_down_counter(name, [observed(lambda value=value: value, **labels)], "By")
+            meter.create_observable_up_down_counter(name, [observed(partial(float, value), **labels)], "By")
     ends = {signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     signal.sigwait(ends)

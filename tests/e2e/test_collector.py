@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 BASE = "otel-collector.yaml"
 FRONT = "collector/front.yaml"
+FRONT_SECURE = "collector/front-secure.yaml"
 SAMPLING = "collector/sampling.yaml"
 LOGS = "collector/logs.yaml"
 SECURE = "collector/secure.yaml"
@@ -41,6 +42,8 @@ COMBINATIONS = (
     (BASE, WRITE, SECURE, SAMPLING),
     (FRONT,),
     (FRONT, SECURE),
+    (FRONT, FRONT_SECURE),
+    (FRONT, FRONT_SECURE, SECURE),
 )
 
 
@@ -58,6 +61,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "VOICESPAN_TOKEN_FILE": str(folder / "token"),
         "VOICESPAN_TLS_CERT_FILE": str(folder / "tls.crt"),
         "VOICESPAN_TLS_KEY_FILE": str(folder / "tls.key"),
+        "VOICESPAN_GATEWAY_CA_FILE": str(folder / "tls.crt"),
     }
 
 
@@ -125,6 +129,27 @@ def test_only_who_shows_the_token_over_tls_is_heard(secrets: dict[str, str], tmp
         assert status("https", "Bearer s3cr3t-of-this-test") == 200
         until(lambda: not store.lacks([turn]), "the turn is stored")
         assert len(store.traces) == 1
+
+
+def test_a_front_shows_its_token_to_gateways(secrets: dict[str, str], tmp_path: Path) -> None:
+    """Gateways with secure.yaml take what a front with front-secure.yaml sends, and nothing from one without."""
+    calls = Calls()
+    with Store() as store:
+        settings = {**secrets, "VOICESPAN_TEMPO_ENDPOINT": store.endpoint}
+        with Collector(tmp_path / "gateway", BASE, SECURE, settings=settings) as gateway:
+
+            def front(name: str, *files: str) -> Collector:
+                addresses = {f"VOICESPAN_GATEWAY_{number}": f"127.0.0.1:{gateway.grpc}" for number in (1, 2)}
+                lanes = {f"VOICESPAN_LANE_{number}": f"127.0.0.1:{free_port()}" for number in (1, 2)}
+                return Collector(tmp_path / name, FRONT, *files, settings={**secrets, **addresses, **lanes})
+
+            secured, plain = [calls.plain() for _ in range(10)], [calls.plain() for _ in range(10)]
+            with front("plain") as without:
+                assert without.send(request(plain)) == 200
+                with front("secured", FRONT_SECURE) as with_token:
+                    assert with_token.send(request(secured)) == 200
+                    until(lambda: not store.lacks(secured), "every turn is stored")
+            assert set(store.traces) == {turn.trace_id for turn in secured}
 
 
 def test_a_service_that_is_gone_disappears(tmp_path: Path) -> None:

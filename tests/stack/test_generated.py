@@ -134,7 +134,7 @@ def test_compose_passes_the_collectors_settings_on() -> None:
     collector = services["otel-collector"]
     files = [DEPLOY / "otel-collector.yaml", *sorted((DEPLOY / "collector").glob("*.yaml"))]
     known = dict(
-        found for file in files if file.name != "front.yaml"
+        found for file in files if not file.name.startswith("front")
         for found in re.findall(r"\$\{env:(VOICESPAN_\w+):-([^{}]*)\}", file.read_text())
     )  # fmt: skip
     own = {name for name in known if name.endswith(("_ENDPOINT", "_FILE", "_HOST", "_PORT", "_DIR", "_FILES"))}

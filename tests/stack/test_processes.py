@@ -153,9 +153,11 @@ def test_only_one_command_works_at_a_time(stack: Stack) -> None:
     """While one command starts the services another one neither starts nor stops any."""
     with slow_up(stack) as process:
         try:
-            for other in (lambda: stack.up([service("three")], lambda _: None), stack.down):
-                with pytest.raises(StackError, match="another `voicespan stack` starts or stops the services now"):
-                    other()
+            busy = "another `voicespan stack` starts or stops the services now"
+            with pytest.raises(StackError, match=busy):
+                stack.up([service("three")], lambda _: None)
+            with pytest.raises(StackError, match=busy):
+                stack.down()
         finally:
             process.terminate()
             process.wait(20)
