@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -81,6 +82,49 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
     return next(folder.glob("*.whl"))
+
+
+PLANTED = (
+    "deploy/.env",
+    "deploy/secrets/slack-webhook",
+    "deploy/prometheus/scrape.d/mine.yml",
+    "deploy/collector/token",
+)
+"""What users put beside the files of deploy/; git does not know it."""
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_secrets_are_not_packaged(versioned: bool, tmp_path: Path) -> None:
+    """What somebody has put into deploy/ is in no wheel and no sdist; without .gitignore, at least no secret is."""
+    copy = tmp_path / "checkout"
+    passed = ("LICENSE", "README.md", "pyproject.toml", *((".gitignore",) if versioned else ()))
+    for name in ("src", "deploy"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in passed:
+        shutil.copy(ROOT / name, copy)
+    for name in PLANTED:
+        (copy / name).write_text("hunter2")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", tmp_path], cwd=copy, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        in_wheel = set(archive.namelist())
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    here = {path.relative_to(copy).as_posix() for path in (copy / "deploy").rglob("*") if path.is_file()}
+    shipped = {name.replace("voicespan/stack/deploy", "deploy") for name in in_wheel if "/stack/deploy/" in name}
+    assert "deploy/.env.example" in shipped
+    assert "deploy/secrets/README.md" in in_sdist
+    if versioned:
+        assert shipped == here - set(PLANTED)
+        assert in_sdist & {*PLANTED} <= {"deploy/collector/token"}
+    else:
+        assert (shipped | in_sdist) & set(PLANTED[:2]) == set()
+
+
+def test_the_image_gets_no_secrets() -> None:
+    """Of deploy/ the build of the image sees the Collector's configuration, and nothing else."""
+    lines = (ROOT / "collector/Dockerfile.dockerignore").read_text().split()
+    assert lines[0] == "*"
+    assert {line for line in lines if "deploy" in line} == {"!deploy/otel-collector.yaml", "!deploy/collector/*.yaml"}
 
 
 @pytest.fixture(scope="module")

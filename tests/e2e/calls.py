@@ -78,6 +78,13 @@ class Calls:
         turn.failed("model is away")
         return self._over(session, voice, "error")
 
+    def timed_out(self) -> Sent:
+        """The model never answers, and nobody hangs up."""
+        session, turn, voice = self._asked(400)
+        with turn.llm(model=self.model):
+            voice.settle(700)
+        return self._over(session, voice, "timeout")
+
     def abandoned(self, silence_ms: float = 400) -> Sent:
         """The user hangs up in the silence."""
         session, _, voice = self._asked(silence_ms)

@@ -11,18 +11,21 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+import yaml
 
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
 
 from .calls import Calls, request
-from .stack import Collector, Store, free_port, until
+from .stack import DEPLOY, Collector, Store, free_port, get, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 BASE = "otel-collector.yaml"
 FRONT = "collector/front.yaml"
+FRONT_SECURE = "collector/front-secure.yaml"
 SAMPLING = "collector/sampling.yaml"
+LOGS = "collector/logs.yaml"
 SECURE = "collector/secure.yaml"
 VIEWER = "collector/viewer.yaml"
 WRITE = "collector/remote-write.yaml"
@@ -32,12 +35,16 @@ COMBINATIONS = (
     (BASE, SECURE),
     (BASE, VIEWER),
     (BASE, WRITE),
+    (BASE, LOGS),
+    (BASE, LOGS, SAMPLING, SECURE),
     (BASE, SAMPLING, WRITE),
     (BASE, SAMPLING, SECURE, VIEWER),
     (BASE, SAMPLING, SECURE, WRITE),
     (BASE, WRITE, SECURE, SAMPLING),
     (FRONT,),
     (FRONT, SECURE),
+    (FRONT, FRONT_SECURE),
+    (FRONT, FRONT_SECURE, SECURE),
 )
 
 
@@ -55,6 +62,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "VOICESPAN_TOKEN_FILE": str(folder / "token"),
         "VOICESPAN_TLS_CERT_FILE": str(folder / "tls.crt"),
         "VOICESPAN_TLS_KEY_FILE": str(folder / "tls.key"),
+        "VOICESPAN_GATEWAY_CA_FILE": str(folder / "tls.crt"),
     }
 
 
@@ -122,6 +130,52 @@ def test_only_who_shows_the_token_over_tls_is_heard(secrets: dict[str, str], tmp
         assert status("https", "Bearer s3cr3t-of-this-test") == 200
         until(lambda: not store.lacks([turn]), "the turn is stored")
         assert len(store.traces) == 1
+
+
+def test_a_front_shows_its_token_to_gateways(secrets: dict[str, str], tmp_path: Path) -> None:
+    """Gateways with secure.yaml take what a front with front-secure.yaml sends, and nothing from one without."""
+    calls = Calls()
+    with Store() as store:
+        settings = {**secrets, "VOICESPAN_TEMPO_ENDPOINT": store.endpoint}
+        with Collector(tmp_path / "gateway", BASE, SECURE, settings=settings) as gateway:
+
+            def front(name: str, *files: str) -> Collector:
+                addresses = {f"VOICESPAN_GATEWAY_{number}": f"127.0.0.1:{gateway.grpc}" for number in (1, 2)}
+                lanes = {f"VOICESPAN_LANE_{number}": f"127.0.0.1:{free_port()}" for number in (1, 2)}
+                return Collector(tmp_path / name, FRONT, *files, settings={**secrets, **addresses, **lanes})
+
+            secured, plain = [calls.plain() for _ in range(10)], [calls.plain() for _ in range(10)]
+            with front("plain") as without:
+                assert without.send(request(plain)) == 200
+                with front("secured", FRONT_SECURE) as with_token:
+                    assert with_token.send(request(secured)) == 200
+                    until(lambda: not store.lacks(secured), "every turn is stored")
+            assert set(store.traces) == {turn.trace_id for turn in secured}
+
+
+def test_a_service_that_is_gone_disappears(tmp_path: Path) -> None:
+    """Series of a service that sends nothing any more end, those of a service that goes on do not."""
+    short = {
+        "connectors::span_metrics::metrics_expiration": "3s",
+        "connectors::span_metrics::series_expiration": "3s",
+        "connectors::span_metrics::metrics_flush_interval": "1s",
+        "exporters::prometheus::metric_expiration": "2s",
+    }
+    shipped = yaml.safe_load((DEPLOY / BASE).read_text())["connectors"]["span_metrics"]
+    assert all(shipped[key] not in {"0", "0s"} for key in ("metrics_expiration", "series_expiration"))
+    calls = Calls()
+    with Store() as store:
+        settings = {"VOICESPAN_TEMPO_ENDPOINT": store.endpoint}
+        with Collector(tmp_path / "gw-1", BASE, settings=settings, changes=short) as collector:
+
+            def there() -> set[str]:
+                assert collector.send(request([calls.plain()], service__name="stays")) == 200
+                page = get(f"http://127.0.0.1:{collector.metrics}/metrics")
+                return set(re.findall(r'^traces_span_metrics_calls_total\{.*job="(\w+)"', page, re.MULTILINE))
+
+            assert collector.send(request([calls.plain()], service__name="goes")) == 200
+            until(lambda: there() == {"stays", "goes"}, "both are there")
+            until(lambda: there() == {"stays"}, "the one that is gone is not", timeout_s=20)
 
 
 def test_the_viewer_gets_what_sampling_does_not_keep(tmp_path: Path) -> None:

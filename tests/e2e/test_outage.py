@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,19 @@ def test_a_store_that_was_away_gets_everything(tmp_path: Path) -> None:
         until(lambda: not store.lacks(turns), "every turn is stored once")
         assert collector.own_metric("otelcol_exporter_enqueue_failed_spans") == 0
         until(lambda: collector.own_metric(QUEUE) == 0, "the queue is empty")
+
+
+@pytest.mark.timeout(240)
+def test_a_store_that_was_away_for_minutes_gets_everything(tmp_path: Path) -> None:
+    """Two minutes are longer than any back-off or usual patience: nothing is given up, and all of it arrives."""
+    with away() as store, ended(begin(tmp_path, store)) as collector:
+        turns = send(collector, 100)
+        until(lambda: collector.own_metric(QUEUE) == spans(turns), "all of it is in the queue")
+        time.sleep(120)
+        turns += send(collector, 20)
+        store.up()
+        until(lambda: not store.lacks(turns), "every turn is stored once")
+        assert collector.own_metric("otelcol_exporter_send_failed_spans") == 0
 
 
 def test_a_store_that_comes_and_goes_loses_nothing(tmp_path: Path) -> None:

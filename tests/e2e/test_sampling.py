@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from voicespan import names as n
+from voicespan.settings import VARIABLES
 
 from .calls import Calls, Sent, request
-from .stack import Collector, Store, get, until
+from .stack import DEPLOY, Collector, Store, get, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.xdist_group("sampling")]
 
-FAST = 500
+FAST = 1500
 LIMITS = {limit.on: limit.value for limit in n.THRESHOLDS if "kept by sampling" in limit.purpose}
 """Spans by the length above which their turn is kept."""
 
@@ -57,7 +61,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sampled]:
     calls = Calls()
     fast = [calls.plain(580) for _ in range(FAST)]
     fast += [with_span(calls.plain(), name, limit) for name, limit in LIMITS.items()]
-    wanted = [make() for make in (calls.failed, calls.interrupted, calls.abandoned) for _ in range(15)]
+    wanted = [make() for make in (calls.failed, calls.interrupted, calls.abandoned, calls.timed_out) for _ in range(15)]
     wanted += [calls.plain(620) for _ in range(15)]
     wanted += [with_span(calls.plain(), name, limit + 0.001) for name, limit in LIMITS.items()]
     folder = tmp_path_factory.mktemp("sampling") / "gw-1"
@@ -87,7 +91,7 @@ def with_dots(gateway: Collector) -> str:
 def test_what_matters_is_kept(sampled: Sampled) -> None:
     """Each failed, interrupted, unanswered or slow turn is stored with all its spans, whichever stage was slow."""
     kept = {turn.kind for turn in sampled.wanted}
-    assert {"error", "interrupted", "no_reply", "plain"} < kept
+    assert {"error", "interrupted", "no_reply", "timeout", "plain"} < kept
     assert sampled.store.lacks(sampled.wanted) == []
 
 
@@ -96,7 +100,7 @@ def test_what_is_ordinary_is_thinned(sampled: Sampled) -> None:
     until(lambda: sampled.collector.own_metric("otelcol_exporter_queue_size") == 0, "the queue is empty")
     stored = sampled.store.traces
     kept = [turn for turn in sampled.fast if turn.trace_id in stored]
-    assert len(kept) < len(sampled.fast) / 10
+    assert 1 <= len(kept) < len(sampled.fast) / 10
     assert sampled.store.lacks(kept) == []
 
 
@@ -121,6 +125,31 @@ def test_a_dot_above_the_limit_opens_its_turn(sampled: Sampled) -> None:
     ]
     assert slow
     assert set(slow) <= set(sampled.store.traces)
+
+
+TIMES_FASTER = 60
+"""A turn of ten minutes is one of ten seconds here."""
+
+
+def test_a_long_turn_that_fails_is_kept(tmp_path: Path) -> None:
+    """A worker's span of the longest turn comes at its beginning, its failed root at its end: both are stored."""
+    shipped = yaml.safe_load((DEPLOY / FILES[1]).read_text())["processors"]["tail_sampling"]["decision_wait"]
+    wait_s = float(shipped.removesuffix("s")) / TIMES_FASTER
+    longest_s = float(next(variable.default for variable in VARIABLES if variable.name == "VOICESPAN_TURN_MAX_S"))
+    turn = Calls().failed()
+    root = next(span for span in turn.spans if not span.parent_span_id)
+    early = [span for span in turn.spans if span.name == n.SPAN_ASR]
+    late = [span for span in turn.spans if span.name != n.SPAN_ASR]
+    assert root in late
+    assert root.status.code == Status.STATUS_CODE_ERROR
+    changes = {"processors::tail_sampling::decision_wait": f"{wait_s:g}s"}
+    with Store() as store:
+        settings = {"VOICESPAN_BASELINE_PERCENT": "0", "VOICESPAN_TEMPO_ENDPOINT": store.endpoint}
+        with Collector(tmp_path / "gw-1", *FILES, settings=settings, changes=changes) as gateway:
+            assert gateway.send(request([Sent("early", turn.trace_id, tuple(early))])) == 200
+            time.sleep(longest_s / TIMES_FASTER)
+            assert gateway.send(request([Sent("late", turn.trace_id, tuple(late))])) == 200
+            until(lambda: not store.lacks([turn]), "the whole turn is stored", timeout_s=15)
 
 
 def test_a_stop_decides_what_is_open(tmp_path: Path) -> None:

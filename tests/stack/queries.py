@@ -22,6 +22,7 @@ VALUES = {
     "__rate_interval": "1m",
     "__range": "15m",
     "before": "1m",
+    "point": "client",
     "baseline": "1.4.2",
     "candidate": "1.4.2",
     "slow": "1s",
@@ -71,7 +72,8 @@ def of_traces() -> Iterator[Query]:
     for path in sorted((DEPLOY / "grafana/dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", ()):
-                if target["datasource"]["type"] == "tempo":
+                # A waterfall shows the trace whose id is chosen.
+                if target["datasource"]["type"] == "tempo" and panel["type"] != "traces":
                     yield Query(f"{path.stem} / {panel['title']} / {target['refId']}", target["query"])
     yield from _of_runbooks("traceql")
 

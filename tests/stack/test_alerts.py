@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from voicespan.stack.objectives import Objectives
 
 COLLECTOR = {"job": "otel-collector", "instance": "127.0.0.1:8888"}
-UP = series("up", "1x60", job="otel-collector")
+
+
+def up(values: str, instance: str = "gateway-0") -> Series:
+    """Both targets of a Collector."""
+    return {
+        f'up{{job="{job}", instance="{instance}:{port}"}}': values
+        for job, port in (("otel-collector", 8888), ("otel-collector-span-metrics", 8889))
+    }
+
+
+UP = up("1x60")
 PAUSE = {"voice_barge_in_phase": "worker_pause"}
 CLIENT = {"voice_measurement_point": "client"}
 NO_REPLY = {"voice_turn_outcome": "no_reply", "voice_turn_no_reply_reason": "user_left"}
@@ -106,9 +116,9 @@ def collector(metric: str, values: str, /, **labels: str) -> Series:
     return series(metric, values, **COLLECTOR, **labels)
 
 
-def full(size: float) -> Series:
+def full(size: float, exporter: str = "otlp_grpc/tempo") -> Series:
     """A queue of 100."""
-    labels = {**COLLECTOR, "exporter": "otlp_grpc/tempo"}
+    labels = {**COLLECTOR, "exporter": exporter}
     return gauge("otelcol_exporter_queue_size", size, **labels) | gauge(
         "otelcol_exporter_queue_capacity", 100, **labels
     )
@@ -136,11 +146,11 @@ def of_span(name: str, fires_s: float, quiet_s: float, **labels: str) -> Case:
 
 
 def of_own_counter(metric: str, **labels: str) -> Case:
-    """One of the Collector's counters, in both of its forms; a single step is over before it counts."""
+    """One of the Collector's counters, in both of its forms; what was lost just now has not been looked at twice."""
     return Case(
         collector(f"{metric}_total", "0+1x60", **labels),
         collector(metric, "0x60", **labels),
-        collector(metric, "0x27 9x33", **labels),
+        collector(metric, "0x29 9x31", **labels),
     )
 
 
@@ -191,10 +201,11 @@ CASES: dict[str, Case] = {
         series("process_memory_usage_bytes", values, instance="a")
         for values in ("9e9x60", "1e9x60", "1e9x28 9e9 1e9x30")
     ),
-    "TelemetryPipelineDown": Case(
-        series("up", "0x60", job="otel-collector"),
-        UP,
-        UP | series("up", "0x60", job="otel-collector", instance="b"),
+    "TelemetryPipelineDown": Case(up("0x60"), UP, UP | up("0x60", "gateway-1")),
+    "CollectorDown": Case(
+        UP | {'up{job="otel-collector", instance="gateway-1:8888"}': "0x60"},
+        UP | {'up{job="redis", instance="a"}': "0x60"},
+        up("1x29 0 1x30"),
     ),
     "TelemetryRefused": of_own_counter("otelcol_receiver_refused_spans", **OTLP),
     "TelemetrySendFailed": of_own_counter("otelcol_exporter_send_failed_log_records", **TEMPO),
@@ -245,7 +256,7 @@ def test_every_alert_has_its_cases(objectives: Objectives) -> None:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.covers("A-A01", "A-A02", "A-Q08", "A-V13", "B-A01", "B-A02", "B-A03", "C-A01", "C-A02", "C-A03", "C-A04",
                     "C-A05", "C-A06", "C-A07", "C-Q01", "C-Q02", "C-Q05", "C-Q15", "D-A01", "E-A01", "E-A02", "E-A03",
-                    "E-A04", "E-A05", "E-Q02")  # fmt: skip
+                    "E-A04", "E-A05", "E-Q02", "D-S01")  # fmt: skip
 def test_alert(name: str, judge: Callable[..., None]) -> None:
     """The alert fires for its condition, not in health, and not for one event or one moment."""
     given = CASES[name]
@@ -283,10 +294,80 @@ def test_one_service_does_not_hide_another(name: str, judge: Callable[..., None]
     judge([case(other | CASES[name].fires, firing(name), 1, CASES[name].at)])
 
 
+ABSENT = ("ServiceDown", "WorkerUnavailable")
+WORKER = {"voice_worker_id": "tts@0"}
+
+
+def never(given: Series) -> list[dict[str, Any]]:
+    """A case in which no one's absence is reported at any time of an hour."""
+    return [
+        case(given, f'count_over_time(ALERTS{{alertname=~"{"|".join(ABSENT)}", alertstate="firing"}}[1h])', None, "1h")
+    ]
+
+
 def test_an_outage_of_the_collector_is_no_outage_of_services(judge: Callable[..., None]) -> None:
     """While the Collector is down nobody's absence is reported."""
-    gone = heartbeat("1x25", voice_worker_id="tts@0") | series("up", "1x25 0x35", job="otel-collector")
-    judge([case(gone, firing(name), None, "35m") for name in ("ServiceDown", "WorkerUnavailable")])
+    gone = heartbeat("1x25", **WORKER) | up("1x25 0x35")
+    judge(never(gone))
+
+
+def test_an_outage_of_one_gateway_is_no_outage_of_services(judge: Callable[..., None]) -> None:
+    """While one gateway of two is down, heartbeats that went by it are missing: nobody's absence is reported."""
+    behind = heartbeat("1x25", **WORKER) | series("voice_service_up", "1x60", job="other", instance="b")
+    half = {'up{job="otel-collector-span-metrics", instance="gateway-1:8889"}': "1x25 0x35"}
+    judge([*never(behind | UP | up("1x25 0x35", "gateway-1")), *never(behind | UP | half)])
+
+
+@pytest.mark.parametrize("outage", [1, 2, 6, 12])
+def test_services_come_back_after_an_outage_of_the_collector(outage: int, judge: Callable[..., None]) -> None:
+    """When the Collector is up again the heartbeats need a moment, and nobody's absence is reported meanwhile."""
+    back = heartbeat(f"1x24 stale {'_ ' * (outage + 2)} 1x35", **WORKER) | up(f"1x25 0x{outage - 1} 1x40")
+    judge(never(back))
+
+
+def test_who_does_not_come_back_is_reported(judge: Callable[..., None]) -> None:
+    """A worker that died with the Collector is missed once the Collector has been up for a while."""
+    gone = heartbeat("1x25", **WORKER) | up("1x25 0x2 1x35")
+    judge([case(gone, firing(name), 1, "36m") for name in ABSENT])
+
+
+def test_a_killed_worker_whose_successor_ends_is_not_gone(judge: Callable[..., None]) -> None:
+    """A worker is killed and replaced; when the new one says goodbye minutes later, nobody is missed."""
+    killed = heartbeat("1x20 stale", **WORKER) | series(
+        "voice_service_up", "_x21 1x4 0 0 stale", instance="b", **WORKER
+    )
+    judge(never(killed))
+
+
+@pytest.mark.covers("C-M41")
+def test_a_scraped_worker_that_does_not_answer_is_gone(judge: Callable[..., None]) -> None:
+    """Where Prometheus scrapes the workers itself, one that it cannot reach is unavailable, heartbeat or not."""
+    scraped = {'up{job="tts-workers", instance="a:9100"}': "1x60"}
+    away = scraped | {'up{job="tts-workers", instance="b:9100"}': "1x20 0x40"}
+    judge(
+        [
+            case(UP | away, firing("WorkerUnavailable"), 1),
+            case(UP | scraped, firing("WorkerUnavailable"), None),
+            case(UP | away | heartbeat("1x20", **WORKER), firing("WorkerUnavailable"), 2),
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", ["TelemetrySendFailed", "CollectorQueueFull", "CollectorQueueFilling"])
+def test_a_closed_viewer_is_no_alert(name: str, judge: Callable[..., None]) -> None:
+    """The viewer is a person's tool: what it does not take is dropped, and nobody is told."""
+
+    def lost(exporter: str) -> Series:
+        counters = ("otelcol_exporter_send_failed_spans_total", "otelcol_exporter_enqueue_failed_spans_total")
+        counted = [collector(metric, "0+1x60", exporter=exporter).items() for metric in counters]
+        return dict(item for items in counted for item in items) | full(100, exporter)
+
+    judge(
+        [
+            case(UP | lost("otlp_http/viewer"), firing(name), None),
+            case(UP | lost("otlp_http/viewer") | lost("otlp_grpc/tempo"), firing(name), 1),
+        ]
+    )
 
 
 @pytest.mark.covers("F-DP09")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from voicespan import names
+from voicespan.settings import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 COLLECTOR = ROOT / "collector"
@@ -43,8 +44,8 @@ def modules(manifest: dict[str, Any]) -> dict[str, str]:
 
 def milliseconds(duration: str) -> float:
     """A duration as the Collector writes it."""
-    number, unit = re.fullmatch(r"(\d+)(ms|s|m)", duration).groups()  # type: ignore[union-attr]
-    return int(number) * {"ms": 1, "s": 1000, "m": 60_000}[unit]
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", duration).groups()  # type: ignore[union-attr]
+    return int(number) * {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}[unit]
 
 
 # The sources
@@ -138,6 +139,33 @@ def test_the_sampling_keeps_what_the_names_say() -> None:
     assert set(outcomes["values"]) == set(every) - {"completed"}
 
 
+def test_sampling_waits_longer_than_a_turn() -> None:
+    """A turn is decided on with its root: even the longest one ends before its first span is decided on without it."""
+    sampling = read(DEPLOY / "collector/sampling.yaml")["processors"]["tail_sampling"]
+    longest_s = float(next(variable.default for variable in VARIABLES if variable.name == "VOICESPAN_TURN_MAX_S"))
+    assert milliseconds(sampling["decision_wait"]) / 1000 >= longest_s + 60
+    assert milliseconds(sampling["decision_wait_after_root_received"]) <= 10_000
+    # 1,000 calls make 230 turns a second.
+    assert sampling["num_traces"] >= 225 * milliseconds(sampling["decision_wait"]) / 1000
+
+
+def test_who_is_gone_disappears(config: dict[str, Any]) -> None:
+    """Series of span-derived metrics end hours after the last span: not never, and not in a quiet moment."""
+    for key in ("metrics_expiration", "series_expiration"):
+        assert 3 <= milliseconds(config["connectors"]["span_metrics"][key]) / 3_600_000 <= 24
+
+
+def test_no_queue_gives_up(config: dict[str, Any]) -> None:
+    """What waits on disk is tried until it is taken: no exporter with such a queue stops after a while."""
+    queued = {}
+    for path in FILES:
+        for name, exporter in read(path).get("exporters", {}).items():
+            if "storage" in exporter.get("sending_queue", {}):
+                queued[path.name, name] = exporter["retry_on_failure"]
+    assert {name for _, name in queued} == {"otlp_grpc/tempo", "otlp_grpc/1", "otlp_grpc/2", "otlp_http/loki"}
+    assert {(retry["enabled"], retry["max_elapsed_time"]) for retry in queued.values()} == {(True, "0s")}
+
+
 @pytest.mark.parametrize("path", [FILES[0], DEPLOY / "collector/front.yaml"], ids=lambda path: path.name)
 def test_what_comes_from_outside_is_limited_first(path: Path) -> None:
     """Each pipeline that takes OTLP begins with the memory limiter, and no other has one: it would count twice."""
@@ -191,7 +219,7 @@ def test_overlays_change_only_what_they_are_about(config: dict[str, Any]) -> Non
     """A list is replaced and not merged: no overlay repeats one that it leaves as it is, so two can be combined."""
     touched: dict[tuple[str, str], list[str]] = {}
     for path in OVERLAYS:
-        if path.name == "front.yaml":
+        if path.name.startswith("front"):
             continue
         for name, pipeline in read(path)["service"].get("pipelines", {}).items():
             for key, value in pipeline.items():

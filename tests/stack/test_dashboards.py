@@ -16,7 +16,7 @@ from voicespan.stack import generate, rules
 from voicespan.stack import promql as q
 from voicespan.stack.dashboards import panels
 
-from .queries import asked, metrics_of, substituted
+from .queries import asked, metrics_of, of_traces, substituted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILES = sorted((generate.CHECKOUT / "deploy/grafana/dashboards").glob("*.json"))
 BOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}
 COLUMNS = 24
-GRAPHS = {"timeseries", "heatmap", "stat", "gauge", "bargauge", "table", "nodeGraph"}
+GRAPHS = {"timeseries", "heatmap", "stat", "gauge", "bargauge", "table", "nodeGraph", "traces"}
 
 # Where a window is meant as it is: a promise over days, a table of all that is on display, the graph's five minutes.
 FIXED_WINDOWS = {"5m", "1h", "7d", "$__range"}
@@ -148,7 +148,7 @@ def test_panels_say_what_they_show(uid: str) -> None:
         assert panel["title"]
         assert re.fullmatch(r"[A-Z0-9].*[.]", panel["description"]), panel["title"]
         traces = all(target["datasource"]["type"] == "tempo" for target in panel["targets"])
-        assert panel["fieldConfig"]["defaults"].get("unit") or (panel["type"] == "table" and traces), panel["title"]
+        assert panel["fieldConfig"]["defaults"].get("unit") or traces, panel["title"]
 
 
 @pytest.mark.parametrize("uid", BOARDS)
@@ -163,7 +163,7 @@ def test_nothing_is_hard_coded(uid: str) -> None:
     text = json.dumps([board["panels"], board["annotations"]])
     # `instance` narrows the variables of others, too.
     used = {name or plain for name, plain in re.findall(r"\$\{(\w+)[:}]|\$(\w+)", text)}
-    own = {"__rate_interval", "__range", "1"}
+    own = {"__rate_interval", "__range", "__url_time_range", "1"}
     assert used - own == declared
 
 
@@ -205,7 +205,7 @@ def test_queries_follow_the_choice_of_a_service() -> None:
             about_the_collector = "otelcol_" in query or panel["title"] in NOT_OF_A_SERVICE
             constant = query.startswith("vector(")
             chosen = "$job" in query or '"${service:pipe}"' in query
-            assert chosen or about_the_collector or constant, panel["title"]
+            assert chosen or about_the_collector or constant or query == "${trace}", panel["title"]
 
 
 def test_latency_has_exemplars() -> None:
@@ -321,9 +321,52 @@ def test_slow_turns_can_be_found() -> None:
     assert all(re.fullmatch(r"\d+m?s", value) for value in slow["query"].split(","))
 
 
+@pytest.mark.covers("B-P02", "C-T11")
+def test_a_slow_turn_is_shown_as_a_waterfall() -> None:
+    """A click in a table of slow turns shows the spans of that turn on the pipeline dashboard."""
+    shown = by_title("voicespan-pipeline", "Turn")
+    assert (shown["type"], shown["targets"][0]["query"]) == ("traces", "${trace}")
+    (trace,) = [each for each in BOARDS["voicespan-pipeline"]["templating"]["list"] if each["name"] == "trace"]
+    assert trace["type"] == "textbox"
+    tables = [panel for _, panel in all_panels() if panel["title"].startswith("Slow turns")]
+    assert len(tables) >= 4
+    for panel in [*tables, by_title("voicespan-pipeline", "Turns without an answer")]:
+        (override,) = panel["fieldConfig"]["overrides"]
+        assert override["matcher"] == {"id": "byName", "options": "traceID"}
+        (link,) = override["properties"][0]["value"]
+        assert link["url"].startswith("/d/voicespan-pipeline?")
+        assert link["url"].endswith("&var-trace=${__value.raw}")
+
+
+def test_a_search_for_no_answer_finds_errors() -> None:
+    """Turns without an answer are found with a reason and without one, as errors and time-outs are."""
+    (target,) = by_title("voicespan-slo", "No answer")["targets"]
+    reason = "span.voice.turn.no_reply.reason"
+    assert f"({reason} = nil || ({reason} != " in target["query"]
+    for query in of_traces():
+        assert query.expression.count(f"{reason} != ") == 0 or f"{reason} = nil ||" in query.expression, query.where
+
+
+def test_places_of_measurement_are_not_mixed() -> None:
+    """Every query over lengths of the heard silence is of one place of measurement, or tells the places apart."""
+    lengths = re.compile(rf"(?:sum by \(([^)]*)\) )?\((?:rate|increase)\({q.DURATION}_(?:bucket|sum)\{{([^}}]*)\}}")
+    held = 0
+    for query in asked():
+        for by, inner in lengths.findall(query.expression):
+            if re.search(r'span_name=~?"[^"]*voice\\*\.response', inner):
+                held += 1
+                assert q.POINT in inner or q.POINT in by, query
+    assert held > 30
+    for query in of_traces():
+        if n.SPAN_RESPONSE in query.expression and "_over_time(" in query.expression:
+            assert f"span.{n.VOICE_MEASUREMENT_POINT} = " in query.expression, query
+
+
 def test_deploys_are_marked() -> None:
-    """A new version of a service is an annotation on every dashboard."""
+    """A new version of a service is an annotation on every dashboard; one that was there within an hour is not new."""
     for board in BOARDS.values():
         (deploys,) = board["annotations"]["list"]
         assert "service_version" in deploys["expr"]
+        assert "max_over_time(" in deploys["expr"]
+        assert "[1h] offset 1m)" in deploys["expr"]
         assert deploys["datasource"] == panels.PROMETHEUS

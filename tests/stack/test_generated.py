@@ -124,11 +124,47 @@ def _environ() -> dict[str, str]:
 
 
 def test_compose_files_are_compose_files() -> None:
-    """Both files fit the schema of the Compose specification."""
-    schema_of_compose(DEPLOY / "compose.yaml", DEPLOY / "traefik/compose.yaml")
+    """Every file fits the schema of the Compose specification."""
+    schema_of_compose(DEPLOY / "compose.yaml", DEPLOY / "compose.secure.yaml", DEPLOY / "traefik/compose.yaml")
 
 
-@pytest.mark.covers("A-G01", "A-G04", "A-G07", "A-Q02", "C-G05", "D-G02", "E-G01")
+def test_compose_passes_the_collectors_settings_on() -> None:
+    """Each setting of the Collector but its own addresses and files can be set in .env, with its own default."""
+    services = read("compose.yaml")["services"]
+    collector = services["otel-collector"]
+    files = [DEPLOY / "otel-collector.yaml", *sorted((DEPLOY / "collector").glob("*.yaml"))]
+    known = dict(
+        found for file in files if not file.name.startswith("front")
+        for found in re.findall(r"\$\{env:(VOICESPAN_\w+):-([^{}]*)\}", file.read_text())
+    )  # fmt: skip
+    own = {name for name in known if name.endswith(("_ENDPOINT", "_FILE", "_HOST", "_PORT", "_DIR", "_FILES"))}
+    others = {"VOICESPAN_TEMPO_ENDPOINT", "VOICESPAN_LOKI_ENDPOINT", "VOICESPAN_REMOTE_WRITE_ENDPOINT"}
+    passed = {
+        name: found[1]
+        for name, value in collector["environment"].items()
+        if (found := re.fullmatch(rf"\$\{{{name}:-(.*)\}}", str(value)))
+    }
+    assert set(known) - own <= set(passed) | {"VOICESPAN_COLLECTOR_ID"}
+    for name in set(passed) - others - {"VOICESPAN_VIEWER_ENDPOINT"}:
+        assert passed[name] == known.get(name, passed[name]), name
+    # It takes telemetry while the store of traces is still starting: that is what its queue is for.
+    assert "depends_on" not in collector
+    assert collector["command"] == "--config /etc/voicespan/otel-collector.yaml ${COLLECTOR_OVERLAYS:-}"
+
+
+def test_compose_takes_telemetry_from_outside_only_with_a_token() -> None:
+    """The overlay that opens the ports to other machines reads secure.yaml, whose three files it mounts."""
+    collector = read("compose.secure.yaml")["services"]["otel-collector"]
+    assert collector["command"].endswith("--config /etc/voicespan/collector/secure.yaml ${COLLECTOR_OVERLAYS:-}")
+    mounted = {mount.split(":")[1] for mount in collector["volumes"]}
+    named = re.findall(r"_FILE:-([^}]*)\}", (DEPLOY / "collector/secure.yaml").read_text())
+    assert mounted == set(named)
+    assert all(mount.startswith("./secrets/") and mount.endswith(":ro") for mount in collector["volumes"])
+    readme = (DEPLOY / "secrets/README.md").read_text()
+    assert all(f"`{mount.split(':')[0].removeprefix('./secrets/')}`" in readme for mount in collector["volumes"])
+
+
+@pytest.mark.covers("A-G01", "A-G04", "A-G07", "A-Q02", "C-G05")
 def test_compose_is_safe_by_default() -> None:
     """Every image has a version, every service a health check and a restart; ports are this machine's; no password."""
     text = (DEPLOY / "compose.yaml").read_text()
@@ -202,8 +238,14 @@ def test_grafana_leads_from_dots_to_turns_and_on() -> None:
     tempo = sources["tempo"]["jsonData"]
     assert tempo["tracesToMetrics"]["datasourceUid"] in sources
     assert all("$$__tags" in query["query"] for query in tempo["tracesToMetrics"]["queries"])
-    (loki,) = read("grafana/provisioning/datasources/loki.yml.example")["datasources"]
-    assert tempo["tracesToLogsV2"]["datasourceUid"] == loki["uid"]
+    # The way to logs is there with Loki only; Grafana keeps what it reads last, in the order of the files' names.
+    assert "tracesToLogsV2" not in tempo
+    loki, with_logs = read("grafana/provisioning/datasources/with-loki.yml.example")["datasources"]
+    assert with_logs["uid"] == "tempo"
+    assert with_logs["jsonData"] == tempo | {"tracesToLogsV2": with_logs["jsonData"]["tracesToLogsV2"]}
+    assert with_logs["jsonData"]["tracesToLogsV2"]["datasourceUid"] == loki["uid"]
+    folder = DEPLOY / "grafana/provisioning/datasources"
+    assert max(path.name.removesuffix(".example") for path in folder.iterdir()) == "with-loki.yml"
     assert {field["datasourceUid"] for field in loki["jsonData"]["derivedFields"]} == {"tempo"}
     assert all(source["url"].startswith("$VOICESPAN_") for source in [*sources.values(), loki])
     (provider,) = read("grafana/provisioning/dashboards/voicespan.yml")["providers"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,8 +18,8 @@ from voicespan.stack.services import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 ANSWERS = (
     "import http.server as h, sys\n"
     "h.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), h.SimpleHTTPRequestHandler).serve_forever()"
@@ -98,6 +102,65 @@ def test_a_wrong_configuration_is_said_before_anything_starts(stack: Stack) -> N
     with pytest.raises(StackError, match="the configuration of two is wrong: line 7: no such key"):
         stack.up([service("one"), service("two", check=REFUSES)], lambda _: None)
     assert stack.running() == []
+
+
+def test_a_clock_that_is_set_loses_no_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the system's clock is corrected, and with it the time at which processes began, ours are still ours."""
+    (one,) = stack.up([service("one")], lambda _: None)
+    began = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: began(process) + 0.01)
+    assert stack.running() == [one]
+    assert stack.down() == [one]
+    assert not psutil.pid_exists(one.pid) or psutil.Process(one.pid).status() == psutil.STATUS_ZOMBIE
+
+
+SLOW_UP = """
+import sys
+from tests.stack.test_processes import FAILS, service
+from voicespan.stack.processes import Stack
+from pathlib import Path
+stack = Stack(Path(sys.argv[1]))
+never = service("never", "import time; time.sleep(60)")
+stack.up([service("one"), never], lambda said: print(said, flush=True))
+"""
+
+
+def slow_up(stack: Stack) -> subprocess.Popen[str]:
+    """Another command that starts two services, of which the second does not come up."""
+    command = [sys.executable, "-c", SLOW_UP, str(stack.state)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    while process.stdout.readline() != "starting never\n":
+        pass
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_interrupted_start_leaves_nothing(number: int, stack: Stack) -> None:
+    """A start that is told to end stops what it has begun."""
+    with slow_up(stack) as process:
+        deadline = time.monotonic() + 20
+        while len(begun := stack.running()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(20) != 0
+    assert stack.running() == []
+    assert not any(each.process() for each in begun)
+
+
+def test_only_one_command_works_at_a_time(stack: Stack) -> None:
+    """While one command starts the services another one neither starts nor stops any."""
+    with slow_up(stack) as process:
+        try:
+            busy = "another `voicespan stack` starts or stops the services now"
+            with pytest.raises(StackError, match=busy):
+                stack.up([service("three")], lambda _: None)
+            with pytest.raises(StackError, match=busy):
+                stack.down()
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def test_a_recycled_process_id_is_not_ours(stack: Stack) -> None:

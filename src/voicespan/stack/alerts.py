@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 COLLECTOR_JOB = "otel-collector"
 """The job under which Prometheus scrapes the Collector's own metrics."""
+COLLECTOR_JOBS = f'job=~"{COLLECTOR_JOB}.*"'
+"""A matcher for that job and the one of the span-derived metrics."""
+WORKERS_JOB = "tts-workers"
+"""The job of workers that Prometheus scrapes itself."""
+NOT_THE_VIEWER = 'exporter!~".*/viewer"'
+"""A matcher for every exporter but the viewer's, which may lose what nobody looks at."""
 
 # Labels by which alerts are inhibited.
 SYMPTOM = "symptom"
@@ -342,34 +348,35 @@ def _errors(objectives: Objectives) -> Iterable[Alert]:
     )
 
 
-def _gone(by: tuple[str, ...], *matchers: str) -> str:
-    """Who sent a heartbeat in the last quarter of an hour and sends none now, while the Collector is up.
+def _gone(record: str, by: tuple[str, ...]) -> str:
+    """Who had a heartbeat in the last quarter of an hour and has none now, while every Collector is up.
 
-    The last word of a process that ends on purpose is 0: a scale-down is no outage.
+    The record is the highest of the processes of a name: one that is killed and replaced is not gone, and its last word
+    does not outlive its successor's. The last word of a process that ends on purpose is 0: a scale-down is no outage.
+    With one Collector of two away, half of the heartbeats are silent; after an outage they need a moment to come back.
     """
-    heartbeat = q.select(q.series(n.METRIC_VOICE_SERVICE_UP), matchers)
-    labels = ", ".join(by)
     return (
-        f"(count by ({labels}) (last_over_time({heartbeat}[15m]) > 0)\n"
-        f"  unless on ({labels}) count by ({labels}) ({heartbeat}))\n"
-        f'and on () (max(up{{job="{COLLECTOR_JOB}"}}) == 1)'
+        f"(last_over_time({record}[15m]) > 0\n"
+        f"  unless on ({', '.join(by)}) {record})\n"
+        f"and on () (min(min_over_time(up{{{COLLECTOR_JOBS}}}[3m])) == 1)"
     )
 
 
 def _absence() -> Iterable[Alert]:
+    scraped = f'up{{job="{WORKERS_JOB}"}} == 0'
     yield Alert(
         "WorkerUnavailable",
-        _gone((*q.SERVICE, _WORKER), q.is_(n.VOICE_WORKER_ID)),
+        f"({_gone(rules.WORKER_UP, (*q.SERVICE, _WORKER))})\nor on ({q.JOB}, {q.INSTANCE}) ({scraped})",
         "1m",
         "critical",
         "TTS Worker down",
-        f"Worker {{{{ $labels.{_WORKER} }}}} sends no heartbeat any more",
+        f"Worker {{{{ or $labels.{_WORKER} $labels.instance }}}} sends no heartbeat any more",
         "worker-unavailable",
         {"component": "worker", **ABSENCE},
     )
     yield Alert(
         "ServiceDown",
-        _gone(q.SERVICE),
+        _gone(rules.SERVICE_UP, q.SERVICE),
         "2m",
         "critical",
         "A service is down",
@@ -452,12 +459,13 @@ def pipeline(objectives: Objectives) -> Group:
     by_exporter = (q.JOB, q.INSTANCE, "exporter")
 
     def lost(name: str, counter: str, by: tuple[str, ...], severity: str, summary: str, page: str) -> Iterable[Alert]:
+        matchers = (NOT_THE_VIEWER,) if by == by_exporter else ()
         # One rule for each signal: the counters of two signals differ in nothing but their names.
         for signal in SIGNALS:
             yield Alert(
                 name,
-                f"{q.total(q.increase(collected(f'{counter}_{signal}'), '5m'), by)} > 0",
-                "5m",
+                f"{q.total(q.increase(collected(f'{counter}_{signal}', matchers), '5m'), by)} > 0",
+                "1m",
                 severity,
                 summary,
                 f"{{{{ $labels.{by[-1]} }}}} of {{{{ $labels.instance }}}}: {{{{ $value | humanize }}}} "
@@ -476,6 +484,16 @@ def pipeline(objectives: Objectives) -> Group:
                 "critical",
                 "The Collector is down",
                 "No Collector answers; the services keep what they can and drop the rest",
+                "telemetry-pipeline-down",
+            ),
+            Alert(
+                "CollectorDown",
+                f"up{{{COLLECTOR_JOBS}}} == 0",
+                "1m",
+                "warning",
+                "A Collector does not answer",
+                "Prometheus cannot reach {{ $labels.instance }} ({{ $labels.job }}); alerts about missing heartbeats "
+                "wait until it can",
                 "telemetry-pipeline-down",
             ),
             *(
@@ -508,7 +526,10 @@ def pipeline(objectives: Objectives) -> Group:
             ),
             Alert(
                 "CollectorQueueFilling",
-                _above(f"{QUEUE_SIZE} / {QUEUE_CAPACITY}", _limit(objectives, "CollectorQueueFilling")),
+                _above(
+                    f"{q.select(QUEUE_SIZE, [NOT_THE_VIEWER])} / {QUEUE_CAPACITY}",
+                    _limit(objectives, "CollectorQueueFilling"),
+                ),
                 "5m",
                 "warning",
                 "The Collector's queue fills",

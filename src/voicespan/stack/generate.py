@@ -43,7 +43,7 @@ def files(objectives: Objectives) -> dict[str, str]:
         "deploy/prometheus/prometheus-compose.yml": text(scrape.prometheus(scrape.COMPOSE), source),
         "deploy/alertmanager/alertmanager.yml": text(notify.alertmanager(), source),
         "deploy/grafana/provisioning/datasources/voicespan.yml": text(grafana.datasources(), source),
-        "deploy/grafana/provisioning/datasources/loki.yml.example": text(grafana.loki(), source),
+        "deploy/grafana/provisioning/datasources/with-loki.yml.example": text(grafana.loki(), source),
         "deploy/grafana/provisioning/dashboards/voicespan.yml": text(grafana.dashboards(), source),
         **{
             f"deploy/grafana/dashboards/{board.uid}.json": json.dumps(board.data(), indent=1, ensure_ascii=False) + "\n"

@@ -24,14 +24,18 @@ def datasources() -> dict[str, Any]:
         "apiVersion": 1,
         "datasources": [
             _source("Prometheus", PROMETHEUS, isDefault=True, jsonData=_prometheus()),
-            _source("Tempo", TEMPO, jsonData=_tempo()),
+            _source("Tempo", TEMPO, jsonData=_to_metrics()),
             _source("Alertmanager", ALERTMANAGER, jsonData={"implementation": "prometheus"}),
         ],
     }
 
 
 def loki() -> dict[str, Any]:
-    """Return the data source for logs, for who has them: the trace id of a line opens its turn."""
+    """Return the data source for logs, for who has them: the trace id of a line opens its turn, a span its logs.
+
+    Tempo stands in it once more: without Loki a way to the logs would lead nowhere. Of two files Grafana reads this one
+    last, by its name, and what is read last is kept.
+    """
     fields = [
         {
             "name": "trace_id",
@@ -43,7 +47,11 @@ def loki() -> dict[str, Any]:
         }
         for kind, pattern in (("label", "trace_id"), ("regex", '"trace_id": ?"([0-9a-f]{32})"'))
     ]
-    return {"apiVersion": 1, "datasources": [_source("Loki", LOKI, jsonData={"derivedFields": fields})]}
+    sources = [
+        _source("Loki", LOKI, jsonData={"derivedFields": fields}),
+        _source("Tempo", TEMPO, jsonData=_to_logs() | _to_metrics()),
+    ]
+    return {"apiVersion": 1, "datasources": sources}
 
 
 def dashboards() -> dict[str, Any]:
@@ -86,7 +94,7 @@ def _prometheus() -> dict[str, Any]:
     }
 
 
-def _tempo() -> dict[str, Any]:
+def _to_logs() -> dict[str, Any]:
     return {
         "tracesToLogsV2": {
             "datasourceUid": LOKI,
@@ -97,7 +105,12 @@ def _tempo() -> dict[str, Any]:
             "filterBySpanID": False,
             "customQuery": True,
             "query": '{$${__tags}} | trace_id = "$${__trace.traceId}"',
-        },
+        }
+    }
+
+
+def _to_metrics() -> dict[str, Any]:
+    return {
         "tracesToMetrics": {
             "datasourceUid": PROMETHEUS,
             "spanStartTimeShift": "-5m",

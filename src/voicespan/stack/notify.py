@@ -58,11 +58,11 @@ def _inhibitions() -> list[dict[str, Any]]:
             "target_matchers": ['severity="warning"', 'family!=""'],
             "equal": _SAME_THING,
         },
-        # What is gone is not also slow.
+        # What is gone is not also slow: the one that waits is another service, so only the environment is the same.
         {
             "source_matchers": ['alertname=~"WorkerUnavailable|ServiceDown"'],
             "target_matchers": [late],
-            "equal": list(q.SERVICE),
+            "equal": [q.ENVIRONMENT],
         },
         {
             "source_matchers": ['alertname="ServiceDown"'],

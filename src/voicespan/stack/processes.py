@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,8 +22,7 @@ import psutil
 from voicespan.local import port as ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from voicespan.stack.services import Service
 
@@ -40,7 +44,7 @@ class Running:
     name: str
     pid: int
     started: float
-    """When the process began, as the system tells it: with the pid, what no other process has."""
+    """When the process began, in a unit of the system's: with the pid, what no other process has."""
     page: str
     health: str
 
@@ -48,7 +52,7 @@ class Running:
         """Return the process; None when it is gone."""
         try:
             process = psutil.Process(self.pid)
-            alive = process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
+            alive = _started(process) == self.started and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return process if alive else None
@@ -81,6 +85,10 @@ class Stack:
                 started is stopped again.
 
         """
+        with self._alone(), _told_to_end():
+            return self._up(services, report)
+
+    def _up(self, services: Sequence[Service], report: Callable[[str], None]) -> list[Running]:
         running = {each.name: each for each in self.running()}
         wanted = [service for service in services if service.name not in running]
         for service in wanted:
@@ -91,8 +99,9 @@ class Stack:
         try:
             for service in wanted:
                 report(f"starting {service.name}")
-                begun.append(self._start(service))
-                self._write([*running.values(), *begun])
+                with _undisturbed():
+                    begun.append(self._start(service))
+                    self._write([*running.values(), *begun])
                 self._wait_until_ready(begun[-1])
         except BaseException:
             self._stop(begun)
@@ -101,16 +110,35 @@ class Stack:
         return [*running.values(), *begun]
 
     def down(self) -> list[Running]:
-        """Stop everything, the last started first; return what was running."""
-        running = self.running()
-        self._stop(running)
-        self._write([])
-        return running
+        """Stop everything, the last started first; return what was running.
+
+        Raises:
+            StackError: another command starts or stops it at this moment.
+
+        """
+        with self._alone():
+            running = self.running()
+            self._stop(running)
+            self._write([])
+            return running
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other command change what runs meanwhile."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError("another `voicespan stack` starts or stops the services now") from None
+            yield
 
     def _start(self, service: Service) -> Running:
         log = self.log(service.name)
         for folder in (log.parent, *service.folders):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in service.secrets:
+            _make_up(file)
         # Not subprocess: it outlives us, and nobody is to wait for it. Ctrl-C in this terminal is not for it either.
         pid = os.posix_spawn(
             service.command[0],
@@ -122,8 +150,9 @@ class Stack:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
+            setsigmask=(),
         )
-        return Running(service.name, pid, psutil.Process(pid).create_time(), service.page, service.health)
+        return Running(service.name, pid, _started(psutil.Process(pid)), service.page, service.health)
 
     def _wait_until_ready(self, service: Running) -> None:
         until = time.monotonic() + READY_TIMEOUT_S
@@ -155,6 +184,53 @@ class Stack:
         new = self._record.with_suffix(".new")
         new.write_text(json.dumps(entries))
         new.replace(self._record)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP an exception, as Ctrl-C is: what was started is stopped again."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold signals back: a process that has begun is written down before anything else happens."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_up(file: Path) -> None:
+    """Write a password that only this user can read, unless there is one."""
+    with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(secrets.token_urlsafe(16))
+
+
+def _started(process: psutil.Process) -> float:
+    """Return when a process began: in ticks since boot where the system has them.
+
+    psutil's time is that plus the time of the boot, which moves when the clock is set.
+    """
+    try:
+        status = Path(f"/proc/{process.pid}/stat").read_text()
+    except FileNotFoundError:
+        return process.create_time()
+    # The second field is the name, in parentheses, and may have any character.
+    return float(status.rpartition(")")[2].split()[19])
 
 
 def healthy(service: Running) -> bool:

@@ -28,6 +28,8 @@ TASK_PEAK = "voice:task_peak:max"
 AVAILABILITY = "voice:availability:ratio30d"
 TURN_SUCCESS = "voice:turn_success:ratio"
 REDIS_ERRORS = "voice:redis_errors:ratio"
+WORKER_UP = "voice:worker_up:max"
+SERVICE_UP = "voice:service_up:max"
 PRICE_OF_TOKEN = "voice:price:per_token"
 PRICE_OF_CHARACTER = "voice:price:per_character"
 CHARACTERS_OF_RANGE = "voice:text_range:characters"
@@ -123,6 +125,8 @@ def recording() -> Group:
     ended = q.series(n.METRIC_VOICE_SESSION_ENDED)
     redis = q.series(n.METRIC_DB_CLIENT_OPERATION_DURATION, "_count")
     of_redis = q.is_(n.DB_SYSTEM_NAME, "redis")
+    heartbeat, worker = q.series(n.METRIC_VOICE_SERVICE_UP), q.label(n.VOICE_WORKER_ID)
+    of_worker = q.select(heartbeat, [q.is_(n.VOICE_WORKER_ID)])
     bottlenecks = q.total(q.rate(q.select(q.CALLS, response), "5m"), (*q.SERVICE, q.label(n.VOICE_TURN_BOTTLENECK)))
     asked = q.is_(n.VOICE_TURN_INITIATOR, "user"), q.not_(n.VOICE_TURN_NO_REPLY_REASON, *UNCOUNTED_REASONS)
 
@@ -158,6 +162,8 @@ def recording() -> Group:
                 share(q.CALLS, q.SERVICE, q.is_(n.VOICE_TURN_OUTCOME, *SUCCESSFUL), q.span(n.SPAN_TURN), *asked),
             ),
             Record(REDIS_ERRORS, share(redis, q.SERVICE, q.is_(n.ERROR_TYPE), of_redis)),
+            Record(WORKER_UP, f"max by ({', '.join((*q.SERVICE, worker))}) ({of_worker})"),
+            Record(SERVICE_UP, f"max by ({', '.join(q.SERVICE)}) ({heartbeat})"),
         ),
     )
 

@@ -34,6 +34,8 @@ class Service:
     environ: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
     """Folders that must be there."""
+    secrets: tuple[Path, ...] = ()
+    """Files with a password, which is made up when there is none."""
 
 
 class MissingProgramError(Exception):
@@ -156,7 +158,7 @@ def _tempo(program: Path, deploy: Path, state: Path) -> Service:
         command=(str(program), f"-config.file={deploy / 'tempo' / 'tempo.yaml'}", "-config.expand-env=true"),
         environ={"VOICESPAN_TEMPO_DIR": str(state / "tempo")},
         health="http://127.0.0.1:3200/ready",
-        ports=(3200, TEMPO_OTLP_PORT),
+        ports=(3200, 9095, TEMPO_OTLP_PORT),
         page="http://127.0.0.1:3200/",
         folders=(state / "tempo",),
     )
@@ -180,6 +182,7 @@ def _alertmanager(program: Path, deploy: Path, state: Path) -> Service:
 
 
 def _grafana(program: Path, deploy: Path, state: Path) -> Service:
+    password = state / "grafana" / "password"
     home = next((path for path in _homes(program) if (path / "conf" / "defaults.ini").exists()), None)
     return Service(
         name="grafana",
@@ -190,7 +193,12 @@ def _grafana(program: Path, deploy: Path, state: Path) -> Service:
         ),
         environ={
             "GF_SERVER_HTTP_ADDR": "127.0.0.1",
+            # A package keeps these in /var, where only its own user may write.
             "GF_PATHS_DATA": str(state / "grafana"),
+            "GF_PATHS_LOGS": str(state / "grafana" / "logs"),
+            "GF_PATHS_PLUGINS": str(state / "grafana" / "plugins"),
+            "GF_LOG_MODE": "console",
+            "GF_SECURITY_ADMIN_PASSWORD": f"$__file{{{password}}}",
             "GF_PATHS_PROVISIONING": str(deploy / "grafana" / "provisioning"),
             "GF_ANALYTICS_REPORTING_ENABLED": "false",
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
@@ -201,8 +209,9 @@ def _grafana(program: Path, deploy: Path, state: Path) -> Service:
         },
         health="http://127.0.0.1:3000/api/health",
         ports=(3000,),
-        page="http://127.0.0.1:3000/",
+        page=f"http://127.0.0.1:3000/ (user admin, password in {password})",
         folders=(state / "grafana",),
+        secrets=(password,),
     )
 
 

@@ -217,3 +217,4 @@ def slo(file: Path, output: Path | None) -> None:
     for name, text in files.items():
         (output / name).write_text(text, encoding="utf-8")
         click.echo(str(output / name))
+    click.echo("Prometheus reads them when it is told to: voicespan stack reload, or SIGHUP", err=True)

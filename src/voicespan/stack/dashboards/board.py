@@ -165,6 +165,8 @@ class Board:
             _datasource(*each) for each in _DATASOURCES if f"${{{each[0]}}}" in asked or each[0] == "datasource"
         ]
         variables += [variable.data() for variable in self.filter.variables]
+        if "$point" in asked:
+            variables.append(_point())
         if "${service:pipe}" in asked:
             variables.append(_service())
         return {
@@ -202,6 +204,20 @@ def custom(name: str, title: str, values: Sequence[str]) -> dict[str, Any]:
         "current": options[0],
         "multi": False,
         "includeAll": False,
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+
+
+def textbox(name: str, title: str) -> dict[str, Any]:
+    """Return a variable that the reader, or a link, writes."""
+    return {
+        "name": name,
+        "label": title,
+        "type": "textbox",
+        "query": "",
+        "current": {"selected": True, "text": "", "value": ""},
+        "options": [],
         "hide": 0,
         "skipUrlSync": False,
     }
@@ -265,6 +281,14 @@ def _service() -> dict[str, Any]:
     return variable | {"hide": 2}
 
 
+def _point() -> dict[str, Any]:
+    """One place where the silence was measured, since two do not compare: the ear, if any client reports it."""
+    source = q.select(q.CALLS, [q.span(n.SPAN_RESPONSE), JOB.matcher])
+    variable = values_of("point", "Measured at", q.POINT, source)
+    variable.pop("allValue")
+    return variable | {"multi": False, "includeAll": False, "current": {}, "sort": 1}
+
+
 def _link() -> dict[str, Any]:
     return {
         "type": "dashboards",
@@ -281,7 +305,7 @@ def _link() -> dict[str, Any]:
 
 
 def _deploys() -> dict[str, Any]:
-    """A version of a service that was not there a minute ago."""
+    """A version of a service that was not there in the hour before; a restart or a quiet minute is no deploy."""
     by = (q.JOB, q.label(n.SERVICE_VERSION))
     turns = q.select(q.CALLS, [q.span(n.SPAN_TURN), JOB.matcher])
     return {
@@ -290,7 +314,7 @@ def _deploys() -> dict[str, Any]:
         "enable": True,
         "hide": False,
         "iconColor": "blue",
-        "expr": f"{q.total(turns, by)} unless {q.total(f'{turns} offset 1m', by)}",
+        "expr": f"{q.total(turns, by)} unless {q.total(f'max_over_time({turns}[1h] offset 1m)', by)}",
         "step": "60s",
         "titleFormat": "Deploy",
         "textFormat": f"{{{{{q.JOB}}}}} {{{{{q.label(n.SERVICE_VERSION)}}}}}",

@@ -44,6 +44,12 @@ MILESTONES = (
 )
 """The latencies that stages add, in the order in which they pass."""
 
+AT = f'{q.POINT}="$point"'
+"""A matcher for the place of measurement that is chosen; what was measured at two of them does not compare."""
+
+TO_WATERFALL = "/d/voicespan-pipeline?${__url_time_range}&${job:queryparam}&var-trace=${__value.raw}"
+"""Where a turn of a table is shown stage by stage."""
+
 SLOW = ("1s", "600ms", "1500ms", "2s", "3s", "5s")
 """The choices of what is slow."""
 CPU = "Processor time over elapsed time and cores."
@@ -162,11 +168,17 @@ def silence(of: Filter, title: str, point: str | None = None, **style: Any) -> P
 
 
 def answered_within(of: Filter, seconds: float) -> str:
-    """Return the share of turns that were answered within a time; who was never answered was not."""
-    in_time = per_second(f"{q.DURATION}_bucket", of.span(n.SPAN_RESPONSE, q.within(seconds)))
+    """Return the share of turns that were answered within a time; who was never answered was not.
+
+    That is the share in time of the answers at the chosen place, times the share of turns with an answer: where a turn
+    without one would have been heard nobody knows.
+    """
+    in_time = per_second(f"{q.DURATION}_bucket", of.span(n.SPAN_RESPONSE, AT, q.within(seconds)))
+    there = per_second(f"{q.DURATION}_count", of.span(n.SPAN_RESPONSE, AT))
+    answered = per_second(q.CALLS, of.spans(n.SPAN_RESPONSE))
     counted = q.not_(n.VOICE_TURN_NO_REPLY_REASON, *rules.UNCOUNTED_REASONS)
-    everybody = per_second(f"{q.DURATION}_count", [*of.spans(n.SPAN_RESPONSE, n.SPAN_UNANSWERED), counted])
-    return f"{in_time} / {everybody}"
+    everybody = per_second(q.CALLS, [*of.spans(n.SPAN_RESPONSE, n.SPAN_UNANSWERED), counted])
+    return f"{in_time} / {there} * ({answered} / {everybody})"
 
 
 def target_met(of: Filter) -> str:
@@ -204,4 +216,5 @@ def slow_turns(of: Filter, *, span_name: str = n.SPAN_RESPONSE, title: str = "Sl
         "Turns whose silence lasted longer than chosen above; a click opens the trace. With the sampling overlay these "
         "are kept from 0.6 s on.",
         "{ " + of.trace(span_name, "span:duration > $slow") + " }",
+        link=TO_WATERFALL,
     )

@@ -18,6 +18,7 @@ from voicespan.stack.dashboards.board import (
     Filter,
     custom,
     one_of,
+    textbox,
     values_of,
 )
 from voicespan.stack.objectives import seconds
@@ -64,7 +65,12 @@ def pipeline(objectives: Objectives) -> Board:
     turns = (
         c.slow_turns(of),
         c.slow_turns(of, span_name=n.SPAN_UNANSWERED, title="Turns without an answer"),
-        p.trace_table("Interrupted turns", "A click opens the trace.", f"{{ {interrupted} }}"),
+        p.trace_table("Interrupted turns", "A click opens the trace.", f"{{ {interrupted} }}", link=c.TO_WATERFALL),
+        p.waterfall(
+            "Turn",
+            "The stages of one turn: choose it in a table of slow turns, or write its trace id above.",
+            "${trace}",
+        ),
     )
     return Board(
         "voicespan-pipeline",
@@ -78,7 +84,11 @@ def pipeline(objectives: Objectives) -> Board:
             ("Tools", tools),
             ("Turns", turns),
         ),
-        choices=(custom("slow", "Slow from", c.SLOW), custom("before", "Compare with", ("1h", "1d", "7d"))),
+        choices=(
+            custom("slow", "Slow from", c.SLOW),
+            custom("before", "Compare with", ("1h", "1d", "7d")),
+            textbox("trace", "Trace id"),
+        ),
     )
 
 
@@ -145,8 +155,10 @@ def _edges(of: Filter) -> str:
 
 def _shares(of: Filter) -> tuple[Panel, ...]:
     everybody = of.spans(n.SPAN_RESPONSE, n.SPAN_UNANSWERED)
-    counts, sums = (c.per_second(f"{q.DURATION}{part}", everybody, (c.BOTTLENECK,)) for part in ("_count", "_sum"))
-    shares = {stage: _total(of, n.SPAN_RESPONSE, n.SHARE_PREFIX + stage) for stage in n.SHARE_STAGES}
+    counts = c.per_second(q.CALLS, everybody, (c.BOTTLENECK,))
+    mean = q.mean(q.DURATION, of.span(n.SPAN_RESPONSE, c.AT), (c.BOTTLENECK,), p.RATE)
+    there = f'span.{n.VOICE_MEASUREMENT_POINT} = "$point"'
+    shares = {stage: _total(of, n.SPAN_RESPONSE, n.SHARE_PREFIX + stage, there) for stage in n.SHARE_STAGES}
     return (
         p.trace_lines(
             "Shares of the silence",
@@ -167,17 +179,17 @@ def _shares(of: Filter) -> tuple[Panel, ...]:
         ),
         p.lines(
             "Silence by its bottleneck",
-            "Mean length of the silences in which this stage had the largest part.",
-            f"{sums} / ({counts} > 0)",
+            "Mean length of the heard silences in which this stage had the largest part.",
+            mean,
             "s",
             by=(c.BOTTLENECK,),
             width=6,
         ),
         p.heatmap(
             "Distribution of the silence",
-            "Turns by the length of their silence.",
+            "Turns by the length of their silence, at the chosen place of measurement.",
             q.DURATION,
-            of.span(n.SPAN_RESPONSE),
+            of.span(n.SPAN_RESPONSE, c.AT),
         ),
         p.heatmap(
             "Distribution of the unanswered",
@@ -196,7 +208,8 @@ def _total(of: Filter, span_name: str, attribute: str, *conditions: str) -> str:
 
 def _changed(of: Filter, span_name: str, label: str, title: str, description: str) -> Panel:
     """Return p95 of the range on display and of the same range before, by a label."""
-    buckets = q.select(f"{q.DURATION}_bucket", of.span(span_name, f'{label}!=""'))
+    placed = (c.AT,) if span_name == n.SPAN_RESPONSE else ()
+    buckets = q.select(f"{q.DURATION}_bucket", of.span(span_name, *placed, f'{label}!=""'))
 
     def p95(offset: str) -> str:
         return f"histogram_quantile(0.95, {q.total(f'rate({buckets}[{SPAN}]{offset})', ('le', label))})"
@@ -222,7 +235,7 @@ def versions(objectives: Objectives) -> Board:
 
     def of_stages(version: str) -> str:
         spans = [*of.spans(*c.MILESTONES, n.SPAN_RESPONSE), f'{c.VERSION}="{version}"']
-        return q.quantile(0.9, q.DURATION, spans, (q.SPAN_NAME,), SPAN)
+        return q.quantile(0.9, q.DURATION, spans, (q.SPAN_NAME, q.POINT), SPAN)
 
     def part(title: str, description: str, matchers: Sequence[str], whole: Sequence[str], alert: str = "") -> Panel:
         found = q.ratio(c.per_second(q.CALLS, matchers, by), c.per_second(q.CALLS, whole, by))
@@ -238,8 +251,9 @@ def versions(objectives: Objectives) -> Board:
                 of,
                 n.SPAN_RESPONSE,
                 f"Heard silence (p{share * 100:g})",
-                "Of each version.",
+                "Of each version, at the chosen place of measurement.",
                 chosen,
+                c.AT,
                 by=by,
                 shares=(share,),
                 line=c.limit(objectives, "HighEndToEndLatency"),
@@ -253,7 +267,7 @@ def versions(objectives: Objectives) -> Board:
             "Stages (p90)",
             "What each stage adds, with either version, over the range on display.",
             (("Baseline", old, "s"), ("Candidate", new, "s"), ("Change", f"{new} - {old}", "s")),
-            names={q.SPAN_NAME: "Stage"},
+            names={q.SPAN_NAME: "Stage", q.POINT: "Measured at"},
             order=2,
         ),
         p.lines(
@@ -425,7 +439,9 @@ def promises(objectives: Objectives) -> Board:
     """Return the objectives: kept or not, budget left, how fast it goes."""
     of = Filter()
     no_reply = n.VOICE_TURN_NO_REPLY_REASON
-    waited = " && ".join(f'span.{no_reply} != "{reason}"' for reason in rules.UNCOUNTED_REASONS)
+    # A comparison with what is not there is never true: errors and time-outs have no reason.
+    counted = " && ".join(f'span.{no_reply} != "{reason}"' for reason in rules.UNCOUNTED_REASONS)
+    waited = f"(span.{no_reply} = nil || ({counted}))"
     late = f"span:duration > {c.limit(objectives, 'HighEndToEndLatency'):g}s"
     bad = (
         p.trace_table(

@@ -315,13 +315,27 @@ def table(
     return panel | {"fieldConfig": field, "options": {"showHeader": True}}
 
 
-def trace_table(title: str, description: str, selector: str, *, width: int = 24, height: int = 9) -> Panel:
-    """Return traces as a table, the newest first; a click on one opens it."""
+def trace_table(
+    title: str, description: str, selector: str, *, link: str = "", width: int = 24, height: int = 9
+) -> Panel:
+    """Return traces as a table, the newest first; a click on one opens it, or shows it at the address of a link."""
     panel = _panel("table", title, description, [traces(f"{selector} with (most_recent=true)")], width, height)
     custom = {"align": "auto", "displayMode": "auto", "filterable": True, "inspect": False}
     # The columns that Tempo gives have units of their own.
     field: dict[str, Any] = {"defaults": {"mappings": [], "custom": custom}, "overrides": []}
+    if link:
+        shown = {"title": "Show it as a waterfall", "url": link, "targetBlank": False}
+        field["overrides"] = [
+            {"matcher": {"id": "byName", "options": "traceID"}, "properties": [{"id": "links", "value": [shown]}]}
+        ]
     return panel | {"fieldConfig": field, "options": {"showHeader": True}}
+
+
+def waterfall(title: str, description: str, trace_id: str, *, width: int = 24, height: int = 16) -> Panel:
+    """Return the spans of one trace, one below the other."""
+    target = {"datasource": TEMPO, "queryType": "traceql", "query": trace_id, "filters": []}
+    panel = _panel("traces", title, description, [target], width, height)
+    return panel | {"fieldConfig": {"defaults": {}, "overrides": []}, "options": {}}
 
 
 def node_graph(title: str, description: str, nodes: str, edges: str, *, width: int = 24, height: int = 11) -> Panel:

@@ -38,9 +38,9 @@ def assistant(objectives: Objectives) -> Board:
         c.outcomes(of),
         p.heatmap(
             "Distribution of the heard silence",
-            "Turns by the length of their silence, at the ear and at the server together.",
+            "Turns by the length of their silence, at the chosen place of measurement.",
             q.DURATION,
-            of.span(n.SPAN_RESPONSE),
+            of.span(n.SPAN_RESPONSE, c.AT),
             width=16,
         ),
         c.latency(
@@ -171,9 +171,9 @@ def _jitter(of: Filter, objectives: Objectives, title: str, *by: str, width: int
 def _distribution(of: Filter, width: int = 12) -> Panel:
     return p.heatmap(
         "Distribution of the heard silence",
-        "Turns by the length of their silence.",
+        "Turns by the length of their silence, at the chosen place of measurement.",
         q.DURATION,
-        of.span(n.SPAN_RESPONSE),
+        of.span(n.SPAN_RESPONSE, c.AT),
         width=width,
     )
 
