@@ -11,10 +11,12 @@ import { change, limitOf, state } from "./state.js";
 const REACH = 24;
 const GUTTER = 62; // where the lines have their names
 
+/** Where each dot is, in pixels of the canvas. */
+export let places = null;
+
 let plot = null;
 let found = null;
 let lines = null;
-let places = null;
 let tooltip = null;
 let pointed = null;
 let outside = null;

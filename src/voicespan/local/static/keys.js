@@ -17,7 +17,7 @@ export function listenToKeys() {
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const { target, key } = event;
-  if (target.matches("input:not([type=radio]), select, textarea, audio")) {
+  if (target.matches("input:not([type=radio], [type=checkbox]), select, textarea, audio")) {
     if (key === "Escape") target.blur();
     return;
   }
