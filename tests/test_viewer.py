@@ -282,6 +282,16 @@ def test_headers_go_where_the_spans_go() -> None:
     assert (dict(found.headers), dict(other.headers)) == ({"authorization": "Bearer abc"}, {})
 
 
+def test_token_goes_to_the_viewer_that_is_named() -> None:
+    """A viewer that asks for a token is told of open turns too, where it is not the one that the spans are sent to."""
+    settings.reset(Settings(viewer_endpoint="http://localhost:4319", token="a-token-of-the-tests"))
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=of-the-collector"}
+    named = Address.read(Endpoint.read("traces", environ), environ)
+    assert named is not None
+    assert dict(named.headers) == {"authorization": "Bearer a-token-of-the-tests"}
+    settings.reset()
+
+
 def test_the_headers_are_sent(make: Make, recorder: BackgroundRecorder, clock: FixedClock) -> None:
     """The headers of the address stand in every request."""
     with Server(VIEWER) as server, Session(recorder, "call-1") as session:

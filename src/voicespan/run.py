@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--service-name", metavar="NAME", help="Name of the service (OTEL_SERVICE_NAME).")
@@ -28,6 +30,15 @@ NOT_EXECUTABLE = 126
 @click.option("--no-browser", is_flag=True, help="With --ui: do not open the browser.")
 @click.option("--content", is_flag=True, help="What is said is sent to the viewer and kept there (VOICESPAN_CONTENT).")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), help="With --ui: the port of OTLP over gRPC, 0 for none.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="With --ui: where to listen.  [default: 4318]")
+@click.option(
+    "--db",
+    "database",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --ui: the database; `:memory:` is one that is gone at the end.  [default: VOICESPAN_DB]",
+)
+@click.option("--keep-days", type=_POSITIVE, help="With --ui: forget turns that are older than this, from now on.")
+@click.option("--keep-mib", type=_POSITIVE, help="With --ui: forget the oldest turns beyond this size, from now on.")
 @click.option("--token", help="With --ui: what the viewer asks of everyone (VOICESPAN_TOKEN).")
 @click.option("--trace-link", metavar="URL", help="With --ui: where a trace is elsewhere, with {trace_id} in it.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -38,10 +49,8 @@ def run(
     ui: bool,
     no_browser: bool,
     content: bool,
-    grpc_port: int | None,
-    token: str | None,
-    trace_link: str | None,
     command: tuple[str, ...],
+    **viewer: Any,
 ) -> None:
     """Run COMMAND with voicespan switched on.
 
@@ -54,13 +63,13 @@ def run(
     problems = [choice.Choice.read(variable, environ).problem for variable in chosen]
     for problem in filter(None, [*problems, _other_python(command[0]), _propagators(environ)]):
         say(f"run: {problem}", problem)
+    viewer = {name: value for name, value in viewer.items() if value is not None}
     if ui:
         if endpoint:
             raise click.UsageError("--ui is where telemetry goes: leave out --endpoint, or --ui")
-        viewer = {"content": content, "grpc_port": grpc_port, "token": token, "trace_link": trace_link}
-        _with_page(command, environ, viewer, browser=not no_browser)
-    if grpc_port is not None or token or trace_link:
-        raise click.UsageError("--grpc-port, --token and --trace-link go with --ui")
+        _with_page(command, environ, {**viewer, "content": content}, browser=not no_browser)
+    if viewer:
+        raise click.UsageError("--port, --grpc-port, --db, --keep-days, --keep-mib, --token and --trace-link go with --ui")
     if content:
         environ["VOICESPAN_CONTENT"] = "true"
     execute(command, environ)

@@ -54,6 +54,7 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 FLAG = Type("true or false", _flag)
 TEXT = Type("a text", str)
+POSITIVE = Type("a number above 0", _number(above=0))
 POSITIVE_S = Type("a number of seconds above 0", _number(above=0))
 DURATION_S = Type("a number of seconds, 0 or more", _number(least=0))
 DURATION_MS = Type("a number of milliseconds, 0 or more", _number(least=0))
@@ -171,7 +172,17 @@ class Settings:
         "DB",
         TEXT,
         None,
-        "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory.",
+        "The SQLite file of the local viewer; by default `voicespan/voicespan.db` in the user's state directory. "
+        "`:memory:` is one that is gone when the viewer ends.",
+    )
+    keep_days: float | None = _variable(
+        "KEEP_DAYS",
+        POSITIVE,
+        None,
+        "The viewer forgets turns that are older, from now on and whoever opens its database; at first 14.",
+    )
+    keep_mib: float | None = _variable(
+        "KEEP_MIB", POSITIVE, None, "The viewer forgets the oldest turns beyond this size; at first 1024."
     )
     viewer_endpoint: str | None = _variable(
         "VIEWER_ENDPOINT",
@@ -191,7 +202,8 @@ class Settings:
         TEXT,
         None,
         "What the viewer asks of everyone who sends to it or looks at it: at least 16 letters and digits. Where other "
-        "machines can reach it, it makes one at its start unless this is set.",
+        "machines can reach it, it makes one at its start unless this is set. A service takes it along to "
+        "`VOICESPAN_VIEWER_ENDPOINT`.",
     )
     trace_link: str | None = _variable(
         "TRACE_LINK",

@@ -62,12 +62,14 @@ class Address:
     @classmethod
     def read(cls, traces: Endpoint | None, environ: Mapping[str, str]) -> Address | None:
         """Return VOICESPAN_VIEWER_ENDPOINT, else the address of the spans when it is HTTP on this machine."""
-        named = settings.current().viewer_endpoint
+        said = settings.current()
+        named = said.viewer_endpoint
         if named is not None:
             if not _host(named):
                 say("viewer", f"VOICESPAN_VIEWER_ENDPOINT={named!r} is no http:// address: ignored")
                 return None
-            return cls(named.rstrip("/"))
+            # What the spans take along is for the Collector's eyes, and not for another program's.
+            return cls(named.rstrip("/"), {"authorization": f"Bearer {said.token}"} if said.token else {})
         if traces is None or not traces.protocol.startswith("http") or not is_loopback(_host(traces.url)):
             return None
         headers = environ.get("OTEL_EXPORTER_OTLP_TRACES_HEADERS", environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))

@@ -189,6 +189,8 @@ def matching(turns: Iterable[Plain], query: TurnQuery, runs: dict[int, str]) -> 
         found = [each for each in found if each.run == runs.get(query.run)]
     if query.outcome == "incomplete":
         found = [each for each in found if not each.complete]
+    elif query.outcome == "failed":
+        found = [each for each in found if each.outcome in ("error", "timeout")]
     elif query.outcome == "unanswered":
         found = [each for each in found if each.unanswered]
     elif query.outcome is not None:
@@ -267,7 +269,7 @@ def some_runs(count: int, seed: int) -> Iterator[Stored]:
 
 _FILTERS: dict[str, st.SearchStrategy[Any]] = {
     "session": st.sampled_from(["call-1", "call-2", "nobody"]),
-    "outcome": st.sampled_from([*OUTCOMES, "incomplete", "unanswered"]),
+    "outcome": st.sampled_from([*OUTCOMES, "incomplete", "unanswered", "failed"]),
     "service": st.sampled_from(["voice-agent", "tts-worker"]),
     "model": st.sampled_from(["small-chat", "large-chat"]),
     "voice": st.sampled_from(["sam", "nobody"]),

@@ -12,12 +12,13 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from starlette.requests import HTTPConnection
 
-from voicespan.local.access import checked_token, new_token, sender_headers
+from voicespan.local.access import checked_token, is_near, new_token, sender_headers
 from voicespan.local.server import Receiver
 from voicespan.sdk.endpoint import is_loopback
 
-from .otlp import request, turn
+from .otlp import log, log_request, pairs, request, turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,3 +203,93 @@ def test_pages_of_other_origins_change_nothing(plain: Receiver) -> None:
 def test_senders_of_telemetry_have_no_origin(plain: Receiver) -> None:
     """The rule is for the page's own requests: telemetry in protobuf is taken as before."""
     assert httpx.post(f"{plain.endpoint}/v1/traces", content=BODY, headers=PROTOBUF).status_code == 200
+
+
+# What was said
+
+FAR = {"X-Forwarded-For": "192.0.2.7"}
+"""As a proxy of this machine passes on what comes from another one."""
+SECRET = "my number is 0041"
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Iterator[tuple[Receiver, str]]:
+    """A receiver that keeps what is said, with a turn in which everything that can hold words does."""
+    trace = turn(session="call-7")
+    trace.spans[0][2].attributes.extend(pairs({"lk.user_transcript": SECRET}))
+    trace.last().attributes.extend(pairs({"gen_ai.input.messages": SECRET}))
+    trace.last().events.add(name="gen_ai.user.message", attributes=pairs({"content": SECRET}))
+    records = [
+        log(trace, SECRET, event_name="gen_ai.user.message"),
+        log(trace, {"gen_ai.prompt": SECRET, "kept": {"lk.input_text": SECRET}}),
+        log(trace, "said", {"output.value": SECRET}),
+    ]
+    with Receiver(port=0, content=True) as receiver, httpx.Client(base_url=receiver.endpoint) as near:
+        near.post("/v1/traces", content=request(*trace.spans).SerializeToString(), headers=PROTOBUF)
+        near.post("/v1/logs", content=log_request(*records).SerializeToString(), headers=PROTOBUF)
+        receiver.store.add_content(trace.trace_id, "user", SECRET, bytes(2000), 16_000)
+        yield receiver, trace.hex
+
+
+def test_what_was_said_stays_on_this_machine(spoken: tuple[Receiver, str]) -> None:
+    """Of all that a viewer with content answers, nothing tells another machine what was said; it is told why."""
+    receiver, trace_id = spoken
+    with httpx.Client(base_url=receiver.endpoint) as client:
+        for path in (f"/api/turns/{trace_id}", "/api/session?id=call-7"):
+            near, far = client.get(path), client.get(path, headers=FAR)
+            assert SECRET in near.text
+            assert (near.json()["content_withheld"], near.json()["content_kept"]) == (None, True)
+            assert SECRET not in far.text
+            assert "own machine only" in far.json()["content_withheld"]
+            assert "voice.turn" in far.text
+        for path in ("/api/turns", "/api/sessions", "/api/dots", "/api/choices", "/api/export", "/api/open"):
+            assert SECRET not in client.get(path, headers=FAR).text
+        assert SECRET in client.get("/api/turns").text
+        for path in (f"/api/turns/{trace_id}/audio/user", "/api/export?content=true"):
+            assert client.get(path).status_code == 200
+            refused = client.get(path, headers=FAR)
+            assert (refused.status_code, "own machine only" in refused.json()["error"]) == (403, True)
+        assert SECRET in client.get("/api/export?content=true").text
+        assert SECRET not in client.get("/api/export").text
+        assert client.get("/api/status").json()["content_withheld"] is None
+        assert "own machine" in client.get("/api/status", headers=FAR).json()["content_withheld"]
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "near"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", True),
+        ("192.0.2.7", "192.0.2.7", True),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7", True),
+        ("192.0.2.8", "192.0.2.7", False),
+        ("2001:db8::1", "2001:db8::2", False),
+        ("testclient", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+    ],
+)
+def test_who_is_near(client: str | None, server: str, near: bool) -> None:  # noqa: FBT001 - of a table
+    """Near is who asks from this machine, also at the address that others know it by."""
+    scope = {"type": "http", "client": client and (client, 5), "server": (server, 4318), "headers": []}
+    assert is_near(HTTPConnection(scope)) is near
+
+
+def test_every_answer_has_the_security_headers(spoken: tuple[Receiver, str], guarded: Receiver) -> None:
+    """Pages, data, audio, files and refusals alike: no sniffing, no use by other origins, nothing to load elsewhere."""
+    receiver, trace_id = spoken
+    asked = [
+        *(f"{receiver.endpoint}{path}" for path in ("/", "/main.js", "/health", "/nothing", "/api/turns", "/api/export")),
+        *(f"{receiver.endpoint}{path}" for path in ("/api/turns?limit=x", f"/api/turns/{trace_id}/audio/user")),
+        f"{guarded.endpoint}/api/turns",
+        f"{guarded.endpoint}/?token={quote(TOKEN)}",
+    ]
+    answers = [httpx.get(address) for address in asked]
+    answers.append(httpx.get(f"{receiver.endpoint}/", headers={"Host": "evil.test"}))
+    answers.append(httpx.post(f"{receiver.endpoint}/v1/traces", content=b"x", headers=PROTOBUF))
+    answers.append(httpx.post(f"{receiver.endpoint}/api/import", content=b"x"))
+    assert {answer.status_code for answer in answers} == {200, 303, 400, 401, 403, 404, 415}
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")

@@ -131,3 +131,18 @@ def test_no_browser_is_opened_for_a_script(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("webbrowser.open", lambda _: pytest.fail("a browser was opened"))
     assert open_page("http://127.0.0.1:1/") is False
+
+
+def test_viewer_beside_the_command_takes_the_options_of_the_viewer(tmp_path: Path) -> None:
+    """Port, database and limits are said as for `voicespan ui`; without --ui they are a mistake."""
+    with contextlib.closing(ports.listen("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--db", str(tmp_path / "other.db"), "--keep-days", "2", "--keep-mib", "64"]
+    process = start(tmp_path, BOT, *options)
+    said, complaints = process.communicate(timeout=50)
+    assert said.strip() == f"http://127.0.0.1:{port}", complaints
+    assert "kept for 2 days and up to 64 MiB" in complaints
+    assert len(Reader(tmp_path / "other.db").turns(TurnQuery())) == 1
+    for option in (["--port", "1"], ["--db", "x"], ["--keep-days", "1"], ["--keep-mib", "1"]):
+        result = CliRunner().invoke(main, ["run", *option, "--", sys.executable])
+        assert (result.exit_code, "go with --ui" in result.stderr) == (2, True)

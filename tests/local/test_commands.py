@@ -13,7 +13,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -323,7 +323,7 @@ def test_ui_says_what_it_takes_and_keeps() -> None:
     free = ports.listen("127.0.0.1", 0)
     with contextlib.closing(free):
         port = free.getsockname()[1]
-    ui = Ui("--port", "0", "--keep-days", "0.5", "--content", "--grpc-port", str(port))
+    ui = Ui("--port", "0", "--keep-days", "0.5", "--keep-mib", "1024", "--content", "--grpc-port", str(port))
     assert ui.read_until(r"over gRPC +(\S+)") == f"http://127.0.0.1:{port}"
     assert ui.read_until("kept for (.+)") == "12 hours and up to 1,024 MiB"
     assert ui.read_until("audio are (.+)") == "kept"
@@ -393,6 +393,10 @@ def test_the_environment_says_what_the_command_line_does_not(monkeypatch: pytest
         with urllib.request.urlopen(status, timeout=30) as answer:
             said = json.load(answer)
     assert (said["trace_link"], said["grpc"]["endpoint"]) == ("https://tempo.example/{trace_id}", None)
+    assert said["send"] == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": started.endpoint,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20token-of-the-environment",
+    }
 
 
 @pytest.mark.parametrize(
@@ -407,3 +411,45 @@ def test_the_environment_says_what_the_command_line_does_not(monkeypatch: pytest
 def test_limits_are_told_in_words(age_s: int | None, size: int | None, words: str) -> None:
     """How long turns are kept is said as a person would."""
     assert kept(Retention(max_age_s=age_s, max_bytes=size)) == words
+
+
+@pytest.mark.parametrize("arguments", [(["--db", ":memory:"], None), ([], ":memory:"), (["--db", "memory"], None)])
+def test_ui_in_memory(arguments: tuple[list[str], str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The viewer keeps nothing that outlives it, and says so."""
+    options, named = arguments
+    if named:
+        monkeypatch.setenv("VOICESPAN_DB", named)
+    monkeypatch.chdir(tmp_path)
+    viewer = Ui("--port", "0", *options)
+    viewer.read_until(r"database +(in memory, gone when it ends) \(0 turns\)")
+    assert viewer.end(signal.SIGTERM) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_imported_into_memory(tmp_path: Path) -> None:
+    """It would be gone at once."""
+    (tmp_path / "x.json").write_text("{}")
+    result = run("import", str(tmp_path / "x.json"), "--db", ":memory:")
+    assert result.exit_code == 2
+    assert "gone at once" in result.output
+
+
+def test_limits_stay_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `ui` was told once holds for every later start, and for `import` and `run --ui`; a variable changes it."""
+    path = tmp_path / "turns.db"
+    (tmp_path / "x.json").write_text("{}")
+
+    def limits(**options: Any) -> Retention:
+        with Options(port=0, grpc_port=0, database=path, **options).receiver() as receiver:
+            return receiver.store.retention
+
+    assert limits(keep_days=30.0) == Retention(max_age_s=30 * 86_400)
+    assert limits() == Retention(max_age_s=30 * 86_400)
+    assert run("import", str(tmp_path / "x.json")).exit_code == 0
+    monkeypatch.setenv("VOICESPAN_KEEP_MIB", "5000")
+    settings.reset()
+    assert limits(keep_days=60.0) == Retention(max_age_s=60 * 86_400, max_bytes=5000 << 20)
+    monkeypatch.delenv("VOICESPAN_KEEP_MIB")
+    settings.reset()
+    assert run("import", str(tmp_path / "x.json")).exit_code == 0
+    assert limits() == Retention(max_age_s=60 * 86_400, max_bytes=5000 << 20)

@@ -165,3 +165,11 @@ def test_impossible_questions_are_refused(address: str, receiver: Receiver) -> N
     answer = httpx.get(f"{receiver.endpoint}/api/{address}")
     assert answer.status_code == 400
     assert answer.json()["error"]
+
+
+def test_errors_are_the_turns_that_the_filter_finds(stored: Stored) -> None:
+    """The count of errors leads to a list of as many turns, and to the same figures."""
+    reader = stored.store.reader
+    whole, failed = figures.figures(reader, TurnQuery()), TurnQuery(outcome="failed", limit=1000)
+    assert whole["errors"] == len(reader.turns(failed)) == figures.figures(reader, failed)["turns"] > 0
+    assert {turn.outcome for turn in reader.turns(failed)} == {"error", "timeout"}

@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import tracemalloc
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import grpc
 import httpx
@@ -94,6 +95,9 @@ class Doors:
             assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
             traces = [row[0].hex() for row in connection.execute("SELECT DISTINCT trace_id FROM span LIMIT 300")]
         paths = ["turns?limit=1000", "figures", "silence", "dots", "choices", "sessions", "runs", "traces", "status"]
+        paths += ["open", "compare?against=0..", "compare?against=..2000000000"]
+        listed = self.http.get("/api/sessions", params={"limit": 200}).json()["sessions"]
+        paths += [f"session?{urlencode({'id': session['session_id']})}" for session in listed if session["session_id"]]
         for path in (*paths, "export", *(f"turns/{trace_id}" for trace_id in traces)):
             answer = self.http.get(f"/api/{path}")
             assert answer.status_code == 200, (path, answer.text)
@@ -243,9 +247,12 @@ def test_damaged_requests_are_taken_or_refused(doors: Doors, signal: str, data: 
         doors.send(signal, changed)
 
 
+HALVES = st.sampled_from(["\ud800", "a\udfff", "\ud800\ud800"])
+"""Halves of characters: JSON lets them through, UTF-8 does not."""
+ANY_TEXT = st.text(max_size=5) | HALVES
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=6,
 )
 
@@ -287,6 +294,24 @@ def test_what_services_tell_is_taken_or_refused(doors: Doors, told: Any) -> None
 
 
 # Explicit cases
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"\ud800":[1]}',
+        r'{"resourceSpans":["\ud800"],"resourceLogs":["\udfff"],"resourceMetrics":["\ud800"]}',
+        r'{"resourceSpans":[{"scopeSpans":[{"spans":[{"kind":"\ud800"}]}]}]}',
+        r'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a\udfff"}]}]}]}',
+        r'{"resourceSpans":[{"\ud800":1}],"resourceLogs":[{"\ud800":1}],"resourceMetrics":[{"\ud800":1}]}',
+        r'{"resourceSpans":"\ud800","resourceLogs":"\ud800"}',
+        r'"\ud800"',
+    ],
+)
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_halves_of_characters_are_refused(doors: Doors, signal: str, text: str) -> None:
+    """Half a surrogate pair as a key, a value or an enumeration, over OTLP and in a file: a reason, and no failure."""
+    assert doors.send_json(signal, text) in REFUSED
 
 
 @pytest.mark.parametrize("nanos", [0, 1, 86_400 * 10**9, MAX_TIME_NS, MAX_TIME_NS + 1, 2**63 - 1, 2**63, 2**64 - 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import sqlite3
 import sys
@@ -230,3 +231,37 @@ def test_stopped_receiver_leaves_the_port() -> None:
 def threads() -> set[threading.Thread]:
     """The threads of gRPC servers."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("voicespan-grpc")}
+
+
+def test_port_that_may_not_be_had_is_said_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port of the system's own is not worth a viewer: it says so, and takes the rest over HTTP."""
+
+    def denied(*_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(ports, "is_free", denied)
+    with Receiver(port=0, grpc_port=317) as receiver:
+        assert receiver.grpc.endpoint is None
+        assert receiver.grpc.say is not None
+        assert "port 317: Permission denied" in receiver.grpc.say
+        assert httpx.get(f"{receiver.endpoint}/health").status_code == 200
+
+
+def test_start_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever step fails, port, threads and database are let go, and the next start works."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    threads = set(threading.enumerate())
+    for place in ("server.Store", "server.Intake", "grpc._handlers", "server.application", "server.uvicorn.Server"):
+        with contextlib.closing(ports.listen("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        receiver = Receiver(port=port, grpc_port=0)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"voicespan.local.{place}", fails)
+            with pytest.raises(RuntimeError, match="broken"):
+                receiver.start()
+        assert [thread for thread in threading.enumerate() if thread not in threads] == []
+        with receiver:
+            assert (receiver.port, receiver.moved) == (port, None)

@@ -312,7 +312,11 @@ def test_answer_says_which_log_records_were_left_out(receiver: Receiver) -> None
     assert "2262" in partial.error_message
     assert receiver.store.reader.ask("SELECT body FROM log", []) == [("good",)]
     assert post(receiver, log_request(bad).SerializeToString(), PROTOBUF, "/v1/logs").status_code == 400
-    assert said(receiver)["rejected"] == 1
+    assert (said(receiver)["rejected"], said(receiver)["refused"]) == (2, 1)
+    post(receiver, b"\xff\xff", PROTOBUF)
+    spans = request(("a", "b", broken(name="")), ("a", "b", broken(name=""))).SerializeToString()
+    assert post(receiver, spans, PROTOBUF).status_code == 400
+    assert (said(receiver)["rejected"], said(receiver)["refused"]) == (4, 3)
 
 
 def test_status_says_what_there_is(tmp_path: Path) -> None:
@@ -334,13 +338,17 @@ def test_status_says_what_there_is(tmp_path: Path) -> None:
             "received": {"spans": len(trace.spans), "logs": 0, "metrics": 0},
             "not_shown": {"metrics": 0, "logs_without_trace": 0, "content": 0},
             "rejected": 1,
+            "refused": 0,
             "grpc": {"endpoint": None, "say": None},
             "trace_link": link,
+            "in_memory": False,
+            "content_withheld": None,
+            "send": {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint},
         }
 
 
 LOCAL = ["localhost", "LOCALHOST:4318", "127.0.0.1:80", "[::1]:4318", "localhost.", "mine.test"]
-STRANGE = ["evil.test", "evil.test:4318", "localhost.evil.test", "127.0.0.1.evil.test", "", "[::2]"]
+STRANGE = ["evil.test", "evil.test:4318", "localhost.evil.test", "127.0.0.1.evil.test", "", "[::2]", "[::1].evil.test"]
 
 
 @pytest.mark.parametrize("host", LOCAL)
@@ -523,3 +531,20 @@ def test_restarted_receiver_has_the_turns_of_before(tmp_path: Path) -> None:
         post(receiver, BODY, PROTOBUF)
     with Receiver(port=0, database=str(path)) as receiver:
         assert len(receiver.store.reader.turns(TurnQuery())) == 1
+
+
+def test_idle_viewer_forgets_what_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes, nobody asks: turns go when their time is up, and pages that are open hear of it."""
+    monkeypatch.setattr("voicespan.local.intake.TIDY_EVERY_S", 0.05)
+    with Receiver(port=0) as receiver, httpx.Client(base_url=receiver.endpoint, timeout=30) as client:
+        trace = turn()
+        client.post("/v1/traces", content=request(*trace.spans).SerializeToString(), headers=PROTOBUF)
+        with client.stream("GET", "/api/events") as events:
+            lines = events.iter_lines()
+            while next(lines) != "event: ready":
+                pass
+            receiver.store.retention = Retention(max_age_s=-1)
+            while next(lines) != "event: forgotten":
+                pass
+            assert json.loads(next(lines).removeprefix("data: ")) == {"spans": len(trace.spans)}
+        assert client.get("/api/turns").json()["matching"] == 0

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 
+from voicespan.local.audio import peaks
 from voicespan.local.conversation import MAX_TURNS, UnknownSessionError, conversation
 from voicespan.local.query import TurnQuery
 from voicespan.local.runs import runs
@@ -105,10 +106,8 @@ def test_conversation_says_who_was_heard_when(store: Store) -> None:
     root.events.add(name="voice.user_overlap", time_unix_nano=trace.onset_ns + 3500 * MS)
     store.add(received(trace))
     store.add_content(trace.trace_id, "agent", "It is noon.", b"\0\0", 8000)
-    found = conversation(store.reader, "call-9", content_kept=True)
-    assert {key: found[key] for key in ("session_id", "service", "content_kept", "beyond")} == {
-        "session_id": "call-9", "service": "voice-agent", "content_kept": True, "beyond": 0,
-    }  # fmt: skip
+    found = conversation(store.reader, "call-9")
+    assert (found["session_id"], found["service"], found["beyond"]) == ("call-9", "voice-agent", 0)
     (told,) = found["turns"]
     assert told["user"] == [after(trace, 0, 2000)]
     assert told["agent"] == [after(trace, 3000, 4000), after(trace, 4400, 6000)]
@@ -146,7 +145,7 @@ def test_conversation_takes_what_there_is(
     if "voice.turn" not in kept:  # who has no root has no session: it gets one
         (row,) = store.reader.turns(TurnQuery())
         put_turns(store, [row._replace(session_id="call-1")])
-    (told,) = conversation(store.reader, "call-1", content_kept=False)["turns"]
+    (told,) = conversation(store.reader, "call-1")["turns"]
     assert root.name == "voice.turn"
     assert told["user"] == [after(trace, *interval) for interval in user]
     assert told["agent"] == [after(trace, *interval) for interval in agent]
@@ -163,7 +162,7 @@ def test_user_who_did_not_speak_is_not_heard(attributes: dict[str, str], store: 
     del root.attributes[:]
     root.attributes.extend([*kept, *pairs(attributes)])
     store.add(received(trace))
-    (told,) = conversation(store.reader, "call-1", content_kept=False)["turns"]
+    (told,) = conversation(store.reader, "call-1")["turns"]
     assert told["user"] == []
     assert told["agent"] == [after(trace, 3000, 6000)]
 
@@ -203,12 +202,12 @@ def test_long_session_is_cut_and_says_so(store: Store) -> None:
             for index in range(1, MAX_TURNS + 10)
         ],
     )
-    found = conversation(store.reader, "long", content_kept=False)
+    found = conversation(store.reader, "long")
     assert (len(found["turns"]), found["beyond"]) == (MAX_TURNS, 10)
     starts = [told["start_s"] for told in found["turns"]]
     assert starts == sorted(starts)
     with pytest.raises(UnknownSessionError, match="no turn of a session 'none'"):
-        conversation(store.reader, "none", content_kept=False)
+        conversation(store.reader, "none")
 
 
 def test_turn_has_its_log_its_run_and_what_was_said(receiver: Receiver) -> None:
@@ -257,7 +256,8 @@ def test_questions_are_answered_over_http(receiver: Receiver) -> None:
         return httpx.get(f"{receiver.endpoint}/api/{address}").json()
 
     assert ask("sessions?limit=1") == sessions(reader, TurnQuery(limit=1))
-    assert ask("session?id=call-1") == conversation(reader, "call-1", content_kept=False)
+    about_content = {"content_kept": False, "content_withheld": None}
+    assert ask("session?id=call-1") == conversation(reader, "call-1") | about_content
     assert ask("runs?outcome=completed") == runs(reader, TurnQuery(outcome="completed"))
     assert ask("traces?limit=3")["traces"][0]["trace_id"] == other.hex
     run = ask("runs")["runs"][0]["id"]
@@ -266,3 +266,48 @@ def test_questions_are_answered_over_http(receiver: Receiver) -> None:
     assert ask(f"turns?run={run}")["matching"] == 2
     assert ask(f"turns?run={run + 1}")["matching"] == 0
     assert httpx.get(f"{receiver.endpoint}/api/session?id=none").status_code == 404
+
+
+def test_audio_is_given_in_parts(receiver: Receiver) -> None:
+    """A player that seeks asks for a part and gets it; the parts make the file, and what lies beyond is refused."""
+    trace = turn()
+    receiver.store.add(received(trace))
+    receiver.store.add_content(trace.trace_id, "user", None, bytes(range(200)), 16_000)
+    address = f"{receiver.endpoint}/api/turns/last/audio/user"
+    whole = httpx.get(address)
+    assert (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
+    size = len(whole.content)
+
+    def ask(wanted: str) -> tuple[int, str | None, bytes]:
+        answer = httpx.get(address, headers={"Range": wanted})
+        return answer.status_code, answer.headers.get("content-range"), answer.content
+
+    assert ask("bytes=0-") == (206, f"bytes 0-{size - 1}/{size}", whole.content)
+    assert ask("bytes=10-19") == (206, f"bytes 10-19/{size}", whole.content[10:20])
+    assert ask(f"bytes=20-{size * 9}") == (206, f"bytes 20-{size - 1}/{size}", whole.content[20:])
+    assert ask("bytes=-7") == (206, f"bytes {size - 7}-{size - 1}/{size}", whole.content[-7:])
+    assert ask(f"bytes=-{size * 9}") == (206, f"bytes 0-{size - 1}/{size}", whole.content)
+    for refused in (f"bytes={size}-", "bytes=-0", f"bytes={10**17}-"):
+        assert ask(refused)[:2] == (416, f"bytes */{size}")
+    for not_one in ("bytes=0-1,5-6", "bytes=-", "bytes=9-3", "lines=1-2", "bytes=1", ""):
+        assert ask(not_one) == (200, None, whole.content)
+
+
+def test_peaks_follow_the_audio(receiver: Receiver) -> None:
+    """Each of 200 stretches has its loudest sample; a side without audio is not there."""
+    trace = turn()
+    receiver.store.add(received(trace))
+    samples = [0] * 8000 + [-32_768] + [0] * 3999 + [16_384] * 4000
+    receiver.store.add_content(trace.trace_id, "agent", "x", struct.pack(f"<{len(samples)}h", *samples), 16_000)
+    receiver.store.add_content(trace.trace_id, "user", "only text")
+    found = httpx.get(f"{receiver.endpoint}/api/turns/last/peaks").json()
+    assert (found["trace_id"], list(found["sides"])) == (trace.hex, ["agent"])
+    assert found["sides"]["agent"] == {"duration_s": 1.0, "peaks": [0.0] * 100 + [1.0] + [0.0] * 49 + [0.5] * 50}
+    far = httpx.get(f"{receiver.endpoint}/api/turns/last/peaks", headers={"X-Forwarded-For": "192.0.2.1"}).json()
+    assert (far["sides"], bool(far["content_withheld"])) == ({}, True)
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 0), (1, 0), (2, 1), (7, 3), (399, 199), (400, 200), (1001, 200)])
+def test_short_audio_has_fewer_peaks(size: int, count: int) -> None:
+    """Of fewer samples than peaks each is one; half a sample at the end is none."""
+    assert len(peaks(b"\1" * size)) == count

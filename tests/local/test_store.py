@@ -583,8 +583,8 @@ def test_database_of_version_1_is_migrated(tmp_path: Path) -> None:
     with Store(path) as store:
         found = store.reader.turn(whole.hex)
         assert found is not None
-        unknown: dict[str, Any] = {name: None for name in expected._fields if name not in columns and name != "run"}
-        assert found._replace(run=None) == expected._replace(run=None, **unknown)
+        assert found._replace(run=None) == expected._replace(run=None)
+        assert found.culprit == "small-chat"  # which the first version did not store
         assert store.reader.ask("SELECT service, version FROM run WHERE id = ?", [found.run]) == [
             ("voice-agent", "1.2")
         ]
@@ -907,3 +907,132 @@ def test_turn_that_turns_out_to_be_none_is_listed_whole(store: Store) -> None:
     store.add(received(trace, only=lambda name: name != "token.mint"))
     (found,) = traces(store.reader, 10)["traces"]
     assert (found["name"], found["spans"], found["duration_s"]) == ("POST /token", 2, 0.06)
+
+
+@pytest.mark.parametrize("name", [":memory:", "memory"])
+def test_memory_is_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database named `:memory:` leaves no file, neither here nor where temporary files are."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(tmp_path)
+    with Store(Path(name)) as store:
+        store.add(received(turn()))
+        assert store.in_memory
+        assert store.reader.count() == 1
+        assert list(temporary.iterdir()) == [store.path.parent]
+    assert list(tmp_path.iterdir()) == [temporary]
+    assert list(temporary.iterdir()) == []
+    with Store(tmp_path / "turns.db") as in_file:
+        assert not in_file.in_memory
+
+
+def test_what_killed_viewers_left_in_memory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next store in memory removes what a killed process left; what is in use, or is no database, stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = tmp_path / "voicespan-notes"
+    other.mkdir()
+    script = "from voicespan.local.store import Store; import time; s = Store(); print(s.path, flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip()).parent
+        with Store():
+            assert left.exists()  # its process lives
+        process.kill()
+    assert left.exists()
+    with Store() as store:
+        assert sorted(tmp_path.iterdir()) == sorted([other, store.path.parent])
+
+
+def test_clock_that_was_set_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives after the clock was set back by hours stays, with its source, when older things are forgotten."""
+    now = time.time()
+    with Store(tmp_path / "turns.db", retention=Retention(max_age_s=3600)) as store:
+        early, late = turn(), turn()
+        monkeypatch.setattr(time, "time", lambda: now)
+        store.add(received(early))
+        monkeypatch.setattr(time, "time", lambda: now - 20_000)
+        late.add("tool", 0, 1, late.spans[0][2].span_id, service="set-back")
+        store.add(received(late))
+        store.add_logs(logs(log(late, "x"), service="set-back-too"))
+    with Store(tmp_path / "turns.db") as store:
+        assert store.tidy() == 0
+        store.add(received(turn()))
+        assert len(store.reader.spans(late.hex)) == SPANS + 1
+        assert [line.service for line in store.reader.logs(late.hex, 9)] == ["set-back-too"]
+        monkeypatch.setattr(time, "time", lambda: now + 3700)
+        store.add(received(turn()))
+        assert store.tidy() == 3 * SPANS + 1  # by the time of what came before them they are old
+        assert rows(store.path, "source") == 4
+
+
+def test_sources_stay_as_long_as_anything_has_them(tmp_path: Path) -> None:
+    """However wrong the times of arrival in a file are, no source goes that a span or a log record still needs."""
+    with Store(tmp_path / "turns.db", retention=Retention(max_age_s=None, max_bytes=None)) as store:
+        first, second = turn(), Trace()
+        store.add(received(first))
+        second.add("voice.turn", 0, 1, service="needed")
+        store.add(received(second))
+        store.add_logs(logs(log(second, "x"), service="needed-too"))
+        with store._writing("times"):
+            store._connection.execute("UPDATE source SET used_s = 5")
+            store._connection.execute("UPDATE span SET received_s = 5 WHERE trace_id = ?", [first.trace_id])
+        store.retention = Retention(max_age_s=3600)
+        assert store.tidy() == SPANS
+        assert [span.service for span in store.reader.spans(second.hex)] == ["needed"]
+        assert [line.service for line in store.reader.logs(second.hex, 9)] == ["needed-too"]
+        assert rows(store.path, "source") == 2
+
+
+def test_limits_belong_to_the_file(tmp_path: Path) -> None:
+    """Who opens a file without limits of his own keeps to those that it has; some of them can be changed alone."""
+    path = tmp_path / "turns.db"
+    week, other = 7 * 86_400, Retention(max_age_s=None, max_bytes=5 << 30)
+    with Store(path) as store:
+        assert store.retention == Retention()
+    with Store(path, retention={"max_age_s": week}) as store:
+        assert store.retention == Retention(max_age_s=week)
+        with Store(path) as second:
+            assert second.retention == Retention(max_age_s=week)
+            second.retention = other
+        store.tidy()
+        assert store.retention == other
+    with Store(path, retention={"max_bytes": 1 << 20}) as store:
+        assert store.retention == Retention(max_age_s=None, max_bytes=1 << 20)
+
+
+def test_disk_without_room_to_tidy_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store opens though nothing can be written, says so, and gives what is there; a damaged file does not open."""
+    path = tmp_path / "turns.db"
+    with Store(path) as store:
+        store.add(received(turn()))
+        assert store.complaint is None
+
+    def full(*_: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store_module, "forget", full)
+    with Store(path, retention={"max_age_s": 9000}) as store:
+        assert "disk is full" in str(store.complaint)
+        assert store.reader.count() == 1
+
+    def damaged(*_: object) -> int:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(store_module, "forget", damaged)
+    with pytest.raises(StoreError, match="malformed"):
+        Store(path)
+
+
+def test_ids_of_runs_are_not_given_again(store: Store) -> None:
+    """A run that is forgotten leaves its id unused: an address that names it shows nothing, and no other run."""
+    (first,) = store.add(received(turn()))
+    store.retention = Retention(max_age_s=-1)
+    assert store.tidy() == SPANS
+    assert rows(store.path, "run") == 0
+    (second,) = store.add(received(turn()))
+    assert first.run is not None
+    assert second.run is not None
+    assert second.run > first.run

@@ -7,6 +7,8 @@ import io
 import json
 import math
 import os
+import resource
+import signal
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -449,3 +451,35 @@ def test_failures_are_told(tmp_path: Path) -> None:
     assert "5 values with what was said were left out (--content keeps them)" in result.output
     run("import", "--content", str(tmp_path / "said.json"), "--db", str(tmp_path / "third.db"))
     assert len(Reader(tmp_path / "third.db").ask(CONTENT, [])) == 2
+
+
+def test_file_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
+    """Where there is no room for the file, or for what it holds, the answer is 507 with the reason, and no failure."""
+    headers = {"Content-Type": "application/json"}
+    trace = turn()
+    trace.last().attributes.extend(pairs({"large": "x" * 50_000}))
+    content = json.dumps(to_plain(request(*trace.spans))).encode()
+
+    def ask(viewer: Receiver) -> httpx.Response:
+        return httpx.post(f"{viewer.endpoint}/api/import", content=content * 40, headers=headers, timeout=60)
+
+    with Receiver(port=0, database=tmp_path / "x.db") as viewer:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            answer = ask(viewer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert (answer.status_code, answer.json()["spans"]) == (507, 0), answer.text
+        assert "cannot keep the file" in answer.json()["error"]
+
+        connection = viewer.store._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        answer = ask(viewer)
+        assert (answer.status_code, "full" in answer.json()["error"]) == (507, True)
+        connection.execute("PRAGMA max_page_count = 1000000")
+        answer = ask(viewer)
+        assert (answer.status_code, answer.json()["spans"]) == (200, 40 * len(trace.spans))

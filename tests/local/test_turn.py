@@ -3,10 +3,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from voicespan.local.decode import decode_protobuf
+from voicespan.local.form import PROTOBUF
+from voicespan.local.server import Receiver
 from voicespan.local.span import spans_of
+from voicespan.local.store import Store
 from voicespan.local.turn import Turn, summarise
 
 from .otlp import SHARES, Trace, request, turn
@@ -160,3 +164,80 @@ def test_finished_turn_has_the_same_row(voice: VoiceRecorder) -> None:
         {stage: share for stage, share in finished.shares.items() if share}
     )
     assert row.response_ns == 1000 * MS
+
+
+def foreign(trace: Trace, scope: str = "acme.voice") -> Trace:
+    """The same turn as another instrumentation would send it, that uses our names."""
+    return Trace(
+        trace.trace_id,
+        trace.onset_ns,
+        [(service, scope if of == "voicespan" else of, span) for service, of, span in trace.spans],
+    )
+
+
+def with_services(trace: Trace) -> Trace:
+    """The same without the spans of the worker, which has no root and no name of a turn in its scope."""
+    return Trace(trace.trace_id, trace.onset_ns, [item for item in trace.spans if item[2].name != "tts.inference"])
+
+
+def test_turn_of_any_sender_with_our_names() -> None:
+    """A turn that no voicespan made has the same row, the same stages and the same conversation as one that it made."""
+    ours, theirs = with_services(turn(session="ours")), with_services(turn(session="theirs"))
+    with Receiver(port=0) as receiver, httpx.Client(base_url=receiver.endpoint) as client:
+        for trace in (ours, foreign(theirs)):
+            body = request(*trace.spans).SerializeToString()
+            client.post("/v1/traces", content=body, headers={"Content-Type": PROTOBUF})
+        get = client.get
+        rows = [get(f"/api/turns/{trace.hex}").json() for trace in (ours, theirs)]
+        stages = [[(span["name"], span["stage"]) for span in row["spans"]] for row in rows]
+        assert stages[0] == stages[1]
+        turns = [row["turn"] for row in rows]
+        same = set(turns[0]) - {"trace_id", "session_id", "start_s", "attributes", "cause"}
+        assert {key: turns[1][key] for key in same} == {key: turns[0][key] for key in same}
+        assert turns[1]["llm_ttft_s"] == pytest.approx(0.41)
+        told = [get("/api/session", params={"id": name}).json()["turns"][0] for name in ("ours", "theirs")]
+        heard = [
+            [moment - of["start_s"] for side in ("user", "agent") for interval in of[side] for moment in interval]
+            for of in told
+        ]
+        assert heard[1] == pytest.approx(heard[0], abs=1e-6)
+        assert len(heard[0]) == 4
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_turn_of_any_sender_in_pieces(order: int) -> None:
+    """It may come span by span, in any order."""
+    whole, pieces = foreign(with_services(turn())), Store()
+    for item in whole.spans[::order]:
+        pieces.add(decode_protobuf(request(item).SerializeToString()).spans)
+    row = pieces.reader.turn(whole.hex)
+    pieces.close()
+    assert row is not None
+    assert (row.complete, row.llm_ttft_ns, row.tts_first_audio_ns) == (True, 410_000_000, 150_000_000)
+
+
+def test_spans_with_names_like_ours_make_no_turn() -> None:
+    """`llm` and `tts` of another instrumentation alone are no turn, and change none that is there."""
+    trace, other = turn(), Trace()
+    start = other.add("llm", 0, 10, b"p" * 8, scope="acme.llm")
+    other.add("tts", 0, 10, start, scope="acme.llm")
+    added = foreign(Trace(trace.trace_id, trace.onset_ns), "acme.llm")
+    added.add("llm.ttft", 0, 9000, trace.spans[0][2].span_id, scope="acme.llm")
+    with Store() as store:
+        for some in (other, trace, added):
+            store.add(decode_protobuf(request(*some.spans).SerializeToString()).spans)
+        assert store.reader.turn(other.hex) is None
+        row = store.reader.turn(trace.hex)
+        assert row is not None
+        assert row.llm_ttft_ns == 410_000_000
+
+
+def test_turn_without_root_of_any_sender() -> None:
+    """The silence alone tells that it is a turn, which is not complete."""
+    trace = foreign(turn())
+    trace.spans = [item for item in trace.spans if item[2].name in ("voice.response", "llm.ttft")]
+    with Store() as store:
+        store.add(decode_protobuf(request(*trace.spans).SerializeToString()).spans)
+        row = store.reader.turn(trace.hex)
+    assert row is not None
+    assert (row.complete, row.response_ns, row.llm_ttft_ns) == (False, 1_000_000_000, 410_000_000)

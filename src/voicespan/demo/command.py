@@ -68,7 +68,8 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
     "--db",
     "database",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The database.  [default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
+    help="The database; `:memory:` is one that is gone at the end.  "
+    "[default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
 )
 @click.option(
     "--scenarios", "names", help="Only these, separated by commas; `greeting` comes first.  [default: all of them]"

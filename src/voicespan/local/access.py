@@ -11,10 +11,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from voicespan.local.page import SECURITY_HEADERS
+from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+WITHHELD = "what was said is shown on the viewer's own machine only, and this page is open on another one"
+"""Why a request from another machine gets no transcripts and no audio."""
 
 PARAMETER = "token"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,256}")
@@ -50,6 +53,16 @@ def sender_headers(token: str) -> str:
     return f"authorization=Bearer%20{quote(token, safe='')}"
 
 
+def is_near(connection: HTTPConnection) -> bool:
+    """Return whether who asks is on this machine; what a proxy of this machine passes on comes from where it says."""
+    if connection.client is None:
+        return False
+    host = connection.client.host.removeprefix("::ffff:")  # IPv4 at a socket of IPv6
+    server = connection.scope.get("server")
+    # From an address to the same address: nobody else has it.
+    return is_loopback(host) or (server is not None and host == str(server[0]).removeprefix("::ffff:"))
+
+
 class TokenOnly:
     """Middleware: 401 without the token, which comes as a bearer token, or as the cookie that its address sets."""
 
@@ -83,7 +96,7 @@ class TokenOnly:
             return None
         rest = urlencode([(key, value) for key, value in query if key != PARAMETER])
         path = "/" + scope["path"].lstrip("/")  # two slashes at the beginning would be another host
-        answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303, {**SECURITY_HEADERS})
+        answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
         answer.set_cookie(_cookie_name(scope), given, httponly=True, samesite="strict")
         MutableHeaders(scope=None, raw=answer.raw_headers)["Cache-Control"] = "no-store"
         return answer

@@ -17,7 +17,7 @@ from itertools import compress, repeat
 from operator import and_, eq, ge, gt, lt
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from voicespan.local.query import INCOMPLETE, SORT_COLUMNS, UNANSWERED, search_key
+from voicespan.local.query import CONDITIONS, FAILED, INCOMPLETE, SORT_COLUMNS, UNANSWERED, search_key
 from voicespan.local.row import SHARE_COLUMNS
 from voicespan.local.schema import StoreError, open_for_reading
 
@@ -46,13 +46,13 @@ _FLAGS = {
     "unanswered": "unanswered",
     "complete": "complete",
     "interrupted": "outcome IS 'interrupted'",
-    "failed": "ifnull(outcome IN ('error', 'timeout'), 0)",
+    "failed": f"ifnull({CONDITIONS[FAILED]}, 0)",
     "excused": "ifnull(no_reply_reason IN ('no_speech', 'suppressed'), 0)",  # nobody waited for an answer
 }
 MARKS = ("", "interrupted", "unanswered", "error")
 """What a dot is marked with; the flag `mark` is one of these, the worst where several are true."""
 _FLAGS["mark"] = (
-    "CASE WHEN outcome IN ('error', 'timeout') THEN 3 WHEN unanswered THEN 2 ELSE outcome IS 'interrupted' END"
+    f"CASE WHEN {CONDITIONS[FAILED]} THEN 3 WHEN unanswered THEN 2 ELSE outcome IS 'interrupted' END"
 )
 
 _LABELS = ("session_id", "service", "run", "model", "voice", "worker", "outcome")
@@ -142,15 +142,15 @@ class Columns:
             "model": query.model,
             "voice": query.voice,
             "worker": query.worker,
-            "outcome": None if query.outcome in (INCOMPLETE, UNANSWERED) else query.outcome,
+            "outcome": query.plain_outcome,
         }
         for name, label in labels.items():
             if label is not None:
                 yield map(eq, self.labels[name], repeat(label))
         if query.outcome == INCOMPLETE:
             yield map(lt, self.flags["complete"], repeat(1))
-        if query.outcome == UNANSWERED:
-            yield map(eq, self.flags["unanswered"], repeat(1))
+        if query.outcome in (UNANSWERED, FAILED):
+            yield map(eq, self.flags[query.outcome], repeat(1))
         for compare, name, bound in (
             (gt, "response_ns", query.slower_than_ns),
             (gt, SORT_COLUMNS[query.stage], query.over_ns),

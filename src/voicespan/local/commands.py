@@ -23,12 +23,11 @@ from voicespan.local.browser import open_page
 from voicespan.local.form import MalformedRequestError
 from voicespan.local.intake import Intake
 from voicespan.local.listing import turn_line, turn_table
-from voicespan.local.options import Options, complaints, kept, send_variables
-from voicespan.local.query import INCOMPLETE, SORT_COLUMNS, TurnQuery
+from voicespan.local.options import Options, complaints, kept, place, send_variables
+from voicespan.local.query import CONDITIONS, SORT_COLUMNS, TurnQuery
 from voicespan.local.reader import Reader, UnknownTurnError
-from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
-from voicespan.local.store import Store, default_database
+from voicespan.local.store import MEMORY, Store, default_database
 from voicespan.local.transfer import Imported, exported, pieces_of, take_bytes, traces
 from voicespan.local.words import NS_PER_MS
 from voicespan.render import render_turn
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
     from voicespan.local.server import Receiver
     from voicespan.local.turn import Turn
 
-_DAY_S = 86_400
-_MIB = 1 << 20
-_OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", INCOMPLETE)
+_OUTCOMES = ("completed", "interrupted", "error", "timeout", "no_reply", *CONDITIONS)
 _PIPE_WIDTH = 120
 _MAX_LINES = 1000
 
@@ -53,7 +50,8 @@ _database_option = click.option(
     "--db",
     "database",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The database.  [default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
+    help="The database; `:memory:` is one that is gone when its viewer ends.  "
+    "[default: VOICESPAN_DB, else voicespan.db in the user's state directory]",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a picture; lengths in seconds.")
 
@@ -74,10 +72,14 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 )
 @_database_option
 @click.option(
-    "--keep-days", type=_POSITIVE, default=14, show_default=True, help="Forget turns that are older than this."
+    "--keep-days",
+    type=_POSITIVE,
+    help="Forget turns that are older than this, from now on.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
 )
 @click.option(
-    "--keep-mib", type=_POSITIVE, default=1024, show_default=True, help="Forget the oldest turns beyond this size."
+    "--keep-mib",
+    type=_POSITIVE,
+    help="Forget the oldest turns beyond this size.  [default: VOICESPAN_KEEP_MIB, else as before; at first 1024]",
 )
 @click.option("--content", is_flag=True, help="Keep what is said: transcripts, prompts, audio.  [VOICESPAN_CONTENT]")
 @click.option(
@@ -86,10 +88,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
     help="Where a trace is in another program, with {trace_id} in the address.  [default: VOICESPAN_TRACE_LINK]",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the page in the browser.")
-def ui(*, keep_days: float, keep_mib: float, no_browser: bool, **options: Any) -> None:
+def ui(*, no_browser: bool, **options: Any) -> None:
     """Receive turns on this machine and show them: a page in the browser, and a line here for each. Ctrl-C ends it."""
-    retention = Retention(max_age_s=int(keep_days * _DAY_S), max_bytes=int(keep_mib * _MIB))
-    receiver = Options(retention=retention, **options).receiver()
+    receiver = Options(**options).receiver()
     console = _console()
     with _errors("listen"), stop_signal() as stopped, receiver:
         end = receiver.store.listen(_Announcer())  # first: whoever reads the address may send at once
@@ -185,7 +186,10 @@ def export_file(
 @_database_option
 def import_files(*, files: tuple[str, ...], content: bool, database: Path | None) -> None:
     """Take files of OTLP JSON into the store. What is there already stays as it is."""
-    with _errors(), Store(database or default_database()) as store:
+    path = database or default_database()
+    if str(path) in MEMORY:
+        raise click.UsageError("what is imported into memory is gone at once: name a file with --db")
+    with _errors(), Store(path) as store:
         intake = Intake(store, content=content or settings.current().content)
         try:
             for name in files:
@@ -253,7 +257,7 @@ def _introduce(receiver: Receiver, console: Console) -> None:
     lines = (
         f"voicespan receives OTLP over HTTP at {receiver.reachable}",
         f"  over gRPC  {receiver.grpc.endpoint or receiver.grpc.say or 'nowhere (--grpc-port)'}",
-        f"  database   {receiver.store.path} ({turns}), {kept(receiver.store.retention)}",
+        f"  database   {place(receiver.store)} ({turns}), {kept(receiver.store.retention)}",
         f"  content    transcripts, prompts and audio are {'kept' if receiver.content else 'not kept (--content)'}",
         f"  to send    {send_variables(receiver)} voicespan run -- python bot.py",
         f"  to look    {receiver.page} in the browser, or: voicespan turns, voicespan show last",

@@ -6,7 +6,9 @@ that only where it was started with `--content`.
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from voicespan.content_names import BEGINNINGS, MESSAGES, WHOLE, verdicts
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+    from voicespan.local.span import Attributes, Value
 
 EVENT_NAME = "event.name"
 """The attribute in which the name of a log record is kept that is an event."""
@@ -53,6 +56,27 @@ def strip_log(record: LogRecord) -> int:
     if record.body.HasField("kvlist_value"):
         left_out += _strip_value(record.body)
     return left_out
+
+
+def without_content(attributes: Attributes) -> dict[str, Value]:
+    """Return attributes as the store gives them back, less what was said."""
+    return {key: _plain_without(value) for key, value in attributes.items() if not verdicts[key]}
+
+
+def stored_log_without(body: str, attributes: Attributes) -> tuple[str, dict[str, Value]]:
+    """Return body and attributes of a log record as the store gives it back, less what was said."""
+    name = str(attributes.get(EVENT_NAME) or "")
+    kept = {key: value for key, value in attributes.items() if key == EVENT_NAME or name not in MESSAGES}
+    if name.startswith(_GEN_AI):
+        body = ""
+    elif body.startswith("{"):  # a map was stored as JSON
+        with suppress(ValueError, RecursionError):
+            body = json.dumps(without_content(json.loads(body)), separators=(",", ":"), ensure_ascii=False)
+    return body, without_content(kept)
+
+
+def _plain_without(value: Value) -> Value:
+    return without_content(value) if isinstance(value, dict) else value
 
 
 def _strip(pairs: RepeatedCompositeFieldContainer[KeyValue], *, whole: bool = False) -> int:

@@ -36,8 +36,8 @@ class UnknownSessionError(LookupError):
     """There is no turn of this session."""
 
 
-def conversation(reader: Reader, session_id: str, *, content_kept: bool) -> dict[str, Any]:
-    """Return one session: each turn with when user and agent were heard, and with what they said where that is kept.
+def conversation(reader: Reader, session_id: str, *, content: bool = True) -> dict[str, Any]:
+    """Return one session: each turn with when user and agent were heard, and with `content` what they said.
 
     Raises:
         UnknownSessionError: there is no turn of it.
@@ -48,12 +48,15 @@ def conversation(reader: Reader, session_id: str, *, content_kept: bool) -> dict
     if not rows:
         raise UnknownSessionError(f"there is no turn of a session {session_id!r}")
     trace_ids = [row.trace_id for row in rows]
-    spans, content = reader.spans_named(trace_ids, _NAMES), reader.content(trace_ids)
+    spans = reader.spans_named(trace_ids, _NAMES)
+    said = reader.content(trace_ids if content else [])
     return {
         "session_id": session_id,
         "service": rows[0].service,
-        "content_kept": content_kept,
-        "turns": [view.turn(row) | _told(row, spans[row.trace_id], content[row.trace_id]) for row in rows],
+        "turns": [
+            view.turn(row, content=content) | _told(row, spans[row.trace_id], said.get(row.trace_id, {}))
+            for row in rows
+        ],
         "beyond": reader.count_of(query) - len(rows),
     }
 

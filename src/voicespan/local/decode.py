@@ -207,7 +207,7 @@ _Spans = _spans_as_bytes()
 
 def _not_in_vain(request: Request) -> Request:
     if request.rejected and not request.spans:
-        raise MalformedRequestError(f"no span of {request.rejected} is usable: {request.reason}")
+        raise MalformedRequestError(f"no span of {request.rejected} is usable: {request.reason}", request.rejected)
     return request
 
 

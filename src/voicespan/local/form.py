@@ -26,6 +26,12 @@ _Request = TypeVar("_Request", bound=Message)
 class MalformedRequestError(ValueError):
     """The request is not what it says it is, or nothing in it can be used; the message is the reason."""
 
+    def __init__(self, reason: str, items: int = 0) -> None:
+        # The reason may quote what came, and goes back as UTF-8.
+        super().__init__(reason.encode(errors="backslashreplace").decode())
+        self.items = items
+        """How many spans or log records it had, where that could be told."""
+
 
 def read(kind: type[_Request], form: str, body: bytes) -> _Request:
     """Return the request of this kind that a body in one of the two forms (PROTOBUF, JSON) holds.
@@ -64,11 +70,12 @@ def from_plain(kind: type[_Request], data: Any) -> _Request:
     try:
         if not isinstance(data, dict):
             raise TypeError(f"it is {type(data).__name__}, not an object")  # noqa: TRY301 - as what follows
+        _refuse_surrogates(data)
         _ids_to_base64(data)
         return ParseDict(data, kind(), ignore_unknown_fields=True)
     except RecursionError:
         raise MalformedRequestError("the JSON is nested too deeply") from None
-    except (ParseError, ValueError, TypeError, AttributeError) as error:
+    except (ParseError, ValueError, TypeError, AttributeError, SystemError) as error:
         # json_format lets some type errors through as what the interpreter raised.
         raise MalformedRequestError(f"not an {kind.__name__} in JSON: {error}") from None
 
@@ -86,6 +93,11 @@ def _ids_to_hex(data: Any) -> None:
             data[key] = base64.b64decode(value).hex()
         elif isinstance(value, dict | list):
             _ids_to_hex(value)
+
+
+def _refuse_surrogates(data: Any) -> None:
+    """Raise ValueError where a key or a text has half a character: JSON can write it, UTF-8 and protobuf cannot."""
+    json.dumps(data, ensure_ascii=False).encode()
 
 
 def _ids_to_base64(data: Any) -> None:

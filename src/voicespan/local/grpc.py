@@ -53,7 +53,12 @@ class GrpcDoor:
         except ModuleNotFoundError:
             self.say = f"OTLP over gRPC is not received: {_USE_HTTP}, or here: pip install 'voicespan[otlp-grpc]'"
             return
-        if not ports.is_free(host, port):  # gRPC itself would write lines of its own about it
+        try:
+            free = ports.is_free(host, port)  # gRPC itself would write lines of its own about it
+        except OSError as error:
+            self.say = f"OTLP over gRPC is not received: port {port}: {error.strerror}; {_USE_HTTP}, or use --grpc-port"
+            return
+        if not free:
             self._is_taken(port)
             return
         threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="voicespan-grpc")

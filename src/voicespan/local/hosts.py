@@ -31,5 +31,8 @@ class LocalHostsOnly:
 
 def host_name(header: str) -> str:
     """Return the name in a Host header, in lower case and without the port."""
-    name, bracket, _ = header.strip().lower().partition("]")
-    return name + bracket if bracket else name.partition(":")[0].removesuffix(".")
+    host = header.strip().lower()
+    name, bracket, port = host.partition("]")
+    if bracket:
+        return name + bracket if not port or port.startswith(":") else host
+    return name.partition(":")[0].removesuffix(".")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,8 +16,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from voicespan.local.decode import decode_json, decode_protobuf
-from voicespan.local.form import JSON, read
+from voicespan.local.form import JSON, MalformedRequestError, read
 from voicespan.local.log import decode_logs
+from voicespan.local.schema import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from voicespan.local.store import Store
 
 SIGNALS = ("traces", "logs", "metrics")
+
+TIDY_EVERY_S = 30.0
+"""What is too old goes also while nothing comes."""
 
 _T = TypeVar("_T")
 
@@ -44,6 +50,8 @@ class Counts:
     logs_without_trace: int = 0
     rejected: int = 0
     """Spans and log records that made no sense."""
+    refused: int = 0
+    """Requests of which nothing could be used."""
     content: int = 0
     """Values that were not kept because they hold what was said."""
 
@@ -60,6 +68,9 @@ class Intake:
         self.counts = Counts()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="voicespan-store")
         self._take = {"traces": self._traces, "logs": self._logs, "metrics": self._metrics}
+        self._closing = threading.Event()
+        self._timer = threading.Thread(target=self._tidy, name="voicespan-tidy", daemon=True)
+        self._timer.start()
 
     def take(self, signal: str, form: str, body: bytes) -> Future[Message]:
         """Take a request of one of the SIGNALS; the answer comes when it is stored.
@@ -68,7 +79,15 @@ class Intake:
         """
         if self.forward is not None:
             self.forward.put(signal, form, body)
-        return self.run(lambda: self._take[signal](form, body))
+        return self.run(lambda: self._taken(signal, form, body))
+
+    def _taken(self, signal: str, form: str, body: bytes) -> Message:
+        try:
+            return self._take[signal](form, body)
+        except MalformedRequestError as malformed:
+            self.counts.refused += 1
+            self.counts.rejected += malformed.items
+            raise
 
     def run(self, work: Callable[[], _T]) -> Future[_T]:
         """Do something in the thread that takes requests."""
@@ -76,9 +95,16 @@ class Intake:
 
     def close(self) -> None:
         """Take what was brought already, and no more."""
+        self._closing.set()
+        self._timer.join()
         self._thread.shutdown(wait=True)
         if self.forward is not None:
             self.forward.close()
+
+    def _tidy(self) -> None:
+        while not self._closing.wait(TIDY_EVERY_S):
+            with suppress(StoreError):  # the next time will do
+                self.run(self.store.tidy).result()
 
     def keep_spans(self, request: Request) -> None:
         """Store spans and count them; in the thread that takes requests."""

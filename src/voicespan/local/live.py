@@ -24,25 +24,28 @@ class Live:
         self._store = store
         self._listeners: set[_Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: Callable[[], None] | None = None
+        self._ends: list[Callable[[], None]] = []
 
     def open(self) -> None:
         """Begin to listen to the store."""
         self._loop = asyncio.get_running_loop()
-        self._end = self._store.listen(self._changed)
+        self._ends = [self._store.listen(self._changed), self._store.when_forgotten(self._forgotten)]
 
     def close(self) -> None:
         """End every stream: a server that stops would wait for them."""
         loop, self._loop = self._loop, None
-        if self._end is not None:
-            self._end()
-            self._end = None
+        while self._ends:
+            self._ends.pop()()
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._finish)
 
     def _changed(self, turns: list[Turn]) -> None:
         if self._listeners and turns and self._loop is not None:
             self._loop.call_soon_threadsafe(self.tell, [turn.trace_id for turn in turns])
+
+    def _forgotten(self, spans: int) -> None:
+        if self._listeners and self._loop is not None:
+            self._loop.call_soon_threadsafe(self.tell_forgotten, spans)
 
     def tell(self, trace_ids: list[str]) -> None:
         """Say that these turns changed."""
@@ -54,6 +57,11 @@ class Live:
         for listener in self._listeners:
             listener.tell_open(count)
 
+    def tell_forgotten(self, spans: int) -> None:
+        """Say that so many spans were forgotten: what a page shows may be gone."""
+        for listener in self._listeners:
+            listener.tell_forgotten(spans)
+
     def _finish(self) -> None:
         for listener in self._listeners:
             listener.finish()
@@ -61,7 +69,8 @@ class Live:
     async def stream(self) -> AsyncIterator[str]:
         """Yield events for one page, gathered for a moment.
 
-        `turns` has the ids of new and changed turns, `open` the number of turns in progress when they change.
+        `turns` has the ids of new and changed turns, `open` the number of turns in progress when they change,
+        `forgotten` the number of spans that are no longer there.
         """
         listener = _Listener()
         self._listeners.add(listener)
@@ -80,6 +89,7 @@ class _Listener:
         self.pending: dict[str, None] = {}
         self.more = 0
         self.open: int | None = None
+        self.forgotten = 0
         self.finished = False
         self.news = asyncio.Event()
 
@@ -93,6 +103,10 @@ class _Listener:
 
     def tell_open(self, count: int) -> None:
         self.open = count
+        self.news.set()
+
+    def tell_forgotten(self, spans: int) -> None:
+        self.forgotten += spans
         self.news.set()
 
     def finish(self) -> None:
@@ -117,6 +131,9 @@ class _Listener:
         if self.open is not None:
             yield _event("open", turns=self.open)
             self.open = None
+        if self.forgotten:
+            yield _event("forgotten", spans=self.forgotten)
+            self.forgotten = 0
 
 
 def _event(name: str, **data: object) -> str:

@@ -86,7 +86,7 @@ def decode_logs(form: str, body: bytes, *, content: bool = True) -> Logs:
     """
     found = checked(read(ExportLogsServiceRequest, form, body), content=content)
     if found.rejected and not found.logs and not found.without_trace:
-        raise MalformedRequestError(f"no log record of {found.rejected} is usable: {found.reason}")
+        raise MalformedRequestError(f"no log record of {found.rejected} is usable: {found.reason}", found.rejected)
     return found
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from voicespan import settings
-from voicespan.local.access import checked_token, sender_headers
+from voicespan.local.access import checked_token
 from voicespan.local.grpc import DEFAULT_PORT as DEFAULT_GRPC_PORT
-from voicespan.local.retention import Retention
 from voicespan.local.server import DEFAULT_PORT, Receiver
 from voicespan.local.status import checked_trace_link
 from voicespan.local.store import default_database
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from voicespan.local.retention import Retention
+    from voicespan.local.store import Store
 
 _DAY_S = 86_400
 _HOUR_S = 3_600
@@ -31,7 +33,8 @@ class Options:
     host: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()
     database: Path | None = None
-    retention: Retention = field(default_factory=Retention)
+    keep_days: float | None = None
+    keep_mib: float | None = None
     grpc_port: int | None = None
     """0 is none."""
     content: bool = False
@@ -53,7 +56,7 @@ class Options:
                 host=self.host,
                 allowed_hosts=self.allowed_hosts,
                 database=self.database or default_database(),
-                retention=self.retention,
+                retention=_limits(self.keep_days or said.keep_days, self.keep_mib or said.keep_mib),
                 grpc_port=(DEFAULT_GRPC_PORT if self.grpc_port is None else self.grpc_port) or None,
                 content=self.content or said.content,
                 token=checked_token(token) if token else None,
@@ -63,11 +66,19 @@ class Options:
             raise click.UsageError(str(error)) from None
 
 
+def _limits(days: float | None, mib: float | None) -> dict[str, int]:
+    """Return the limits that are asked for; the file has the others."""
+    wanted = {"max_age_s": days and int(days * _DAY_S), "max_bytes": mib and int(mib * _MIB)}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
 def complaints(receiver: Receiver) -> list[str]:
     """Return what is not as it was asked for, or not as one would think, in lines."""
     lines = []
     if receiver.moved:
         lines.append(f"{receiver.moved}; using port {receiver.port}")
+    if receiver.store.complaint:
+        lines.append(receiver.store.complaint)
     others = receiver.store.others()
     if others:
         processes = ", ".join(str(pid) for pid in others)
@@ -76,6 +87,11 @@ def complaints(receiver: Receiver) -> list[str]:
             f"{receiver.store.path} is also written to by {what} {processes}: its turns are shown here as well"
         )
     return lines
+
+
+def place(store: Store) -> str:
+    """Say where turns are kept."""
+    return "in memory, gone when it ends" if store.in_memory else str(store.path)
 
 
 def kept(retention: Retention) -> str:
@@ -91,7 +107,4 @@ def kept(retention: Retention) -> str:
 
 def send_variables(receiver: Receiver) -> str:
     """Return the variables that let a service send to this receiver, as they are typed before a command."""
-    endpoint = f"OTEL_EXPORTER_OTLP_ENDPOINT={receiver.reachable}"
-    if receiver.token is None:
-        return endpoint
-    return f"{endpoint} OTEL_EXPORTER_OTLP_HEADERS={sender_headers(receiver.token)}"
+    return " ".join(f"{name}={value}" for name, value in receiver.send.items())

@@ -13,6 +13,9 @@ from pathlib import Path
 _TRIES = 20
 _HEALTH_TIMEOUT_S = 0.5
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks on this machine, whatever proxy the environment names."""
+
 _LISTENING = "0A"  # state of a socket in /proc/net/tcp
 
 
@@ -88,7 +91,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _receiver(port: int) -> dict[str, object] | None:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=_HEALTH_TIMEOUT_S) as answer:
+        with _DIRECT.open(f"http://127.0.0.1:{port}/health", timeout=_HEALTH_TIMEOUT_S) as answer:
             said = json.loads(answer.read(4096))
     except (OSError, ValueError, HTTPException):  # the last is what a gRPC server makes of it
         return None

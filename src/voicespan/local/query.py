@@ -12,7 +12,15 @@ INCOMPLETE = "incomplete"
 UNANSWERED = "unanswered"
 """In a query, the outcome of turns whose user waited and heard nothing."""
 
-_NO_OUTCOMES = {INCOMPLETE: "NOT complete", UNANSWERED: "unanswered"}
+FAILED = "failed"
+"""In a query, the outcomes that count as errors."""
+
+CONDITIONS = {
+    INCOMPLETE: "NOT complete",
+    UNANSWERED: "unanswered",
+    FAILED: "outcome IN ('error', 'timeout')",
+}
+"""What is asked for as an outcome and is none of the turn model, in SQL."""
 
 SORT_COLUMNS = {
     "start": "start_ns",
@@ -44,7 +52,7 @@ class TurnQuery:
 
     session: str | None = None
     outcome: str | None = None
-    """An outcome of the turn model, or `incomplete`."""
+    """An outcome of the turn model, or `incomplete`, `unanswered`, `failed`."""
     service: str | None = None
     model: str | None = None
     voice: str | None = None
@@ -71,6 +79,11 @@ class TurnQuery:
         if not 0 < self.limit <= MAX_LIMIT:
             raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
 
+    @property
+    def plain_outcome(self) -> str | None:
+        """The outcome, where it is one of the turn model."""
+        return None if self.outcome in CONDITIONS else self.outcome
+
     def sql(self) -> tuple[str, list[object]]:
         """Return the statement and its parameters."""
         where, parameters = self.where()
@@ -93,13 +106,13 @@ class TurnQuery:
             (f"{SORT_COLUMNS[self.stage]} > ?", self.over_ns),
             ("start_ns >= ?", self.since_ns),
             ("start_ns < ?", self.until_ns),
-            ("outcome = ?", None if self.outcome in _NO_OUTCOMES else self.outcome),
+            ("outcome = ?", self.plain_outcome),
         ):
             if value is not None:
                 conditions.append(condition)
                 parameters.append(value)
-        if self.outcome in _NO_OUTCOMES:
-            conditions.append(_NO_OUTCOMES[self.outcome])
+        if self.outcome in CONDITIONS:
+            conditions.append(CONDITIONS[self.outcome])
         if self.search:
             conditions.append("(instr(lower(session_id), ?) OR instr(lower(hex(trace_id)), ?) = 1)")
             parameters.extend([search_key(self.search)] * 2)

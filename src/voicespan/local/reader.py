@@ -10,12 +10,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from voicespan import names as n
 from voicespan.local.columns import Columns
+from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
 from voicespan.local.log import Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
-from voicespan.local.span import SCOPE
+from voicespan.local.span import scopes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -92,23 +93,26 @@ class Reader:
             row = connection.execute(statement, [bytes.fromhex(trace_id)]).fetchone()
             return from_row(row) if row else None
 
-    def spans(self, trace_id: str) -> list[Span]:
-        """Return the spans of this trace in order of start; none when the store does not know it."""
+    def spans(self, trace_id: str, *, content: bool = True) -> list[Span]:
+        """Return the spans of this trace in order of start; without `content`, less what was said.
+
+        There are none when the store does not know it.
+        """
         with self._connection() as connection:
-            return read_spans(connection, bytes.fromhex(trace_id))
+            return read_spans(connection, bytes.fromhex(trace_id), content=content)
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
-        """Return, for each of these traces, voicespan's own spans of these names in order of start."""
+        """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
         found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
         statement = (
             "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"  # noqa: S608
-            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)}) AND scope = ?"
+            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)})"
             " ORDER BY start_ns, end_ns DESC"
         )
-        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names, SCOPE]):
+        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names]):
             span = plain_span(OtlpSpan.FromString(body), service, scope)
             found[span.trace_id].append(span)
-        return found
+        return {trace_id: _telling(spans) for trace_id, spans in found.items()}
 
     def interrupted_by(self, turn: Turn) -> str | None:
         """Return the trace id of the turn of the same session that began in this one and interrupted it."""
@@ -120,17 +124,21 @@ class Reader:
         roots = (span for spans in self.spans_named(later, [n.SPAN_TURN]).values() for span in spans)
         return next((root.trace_id for root in roots if interrupted(root) == turn.trace_id), None)
 
-    def logs(self, trace_id: str, limit: int) -> list[Log]:
-        """Return the first log records of this trace, in order of time."""
+    def logs(self, trace_id: str, limit: int, *, content: bool = True) -> list[Log]:
+        """Return the first log records of this trace, in order of time; without `content`, less what was said."""
         rows = self.ask(
             "SELECT span_id, time_ns, severity, body, service, attributes"
             " FROM log JOIN source ON source.id = log.source WHERE trace_id = ? ORDER BY time_ns, log.id LIMIT ?",
             [bytes.fromhex(trace_id), limit],
         )
-        return [
-            Log(trace_id, span_id.hex() if span_id else None, time_ns, severity, body, service, json.loads(attributes))
-            for span_id, time_ns, severity, body, service, attributes in rows
-        ]
+        found = []
+        for span_id, time_ns, severity, said, service, text in rows:
+            body, attributes = said, json.loads(text)
+            if not content:
+                body, attributes = stored_log_without(body, attributes)
+            span = span_id.hex() if span_id else None
+            found.append(Log(trace_id, span, time_ns, severity, body, service, attributes))
+        return found
 
     def count_logs(self, trace_id: str) -> int:
         """Return how many log records of this trace there are."""
@@ -187,18 +195,29 @@ def interrupted(root: Span) -> str | None:
     return next((link.trace_id for link in interrupts), None)
 
 
+def _telling(spans: Sequence[Span]) -> list[Span]:
+    scopes = scopes_of(spans)
+    return [span for span in spans if span.scope in scopes]
+
+
 def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def read_spans(connection: sqlite3.Connection, trace_id: bytes) -> list[Span]:
+def read_spans(connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
     rows = connection.execute(
         "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"
         " WHERE trace_id = ? ORDER BY start_ns, end_ns DESC",
         [trace_id],
     )
-    return [plain_span(OtlpSpan.FromString(body), service, scope) for body, service, scope in rows]
+    found = []
+    for body, service, scope in rows:
+        message = OtlpSpan.FromString(body)
+        if not content:
+            strip_span(message)
+        found.append(plain_span(message, service, scope))
+    return found
 
 
 def _last(connection: sqlite3.Connection) -> str:

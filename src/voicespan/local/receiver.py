@@ -21,6 +21,7 @@ from voicespan.local.access import OwnOriginOnly, TokenOnly
 from voicespan.local.api import Api, as_json
 from voicespan.local.body import Limits, RefusedError, drain, read_body
 from voicespan.local.form import JSON, PROTOBUF, MalformedRequestError
+from voicespan.local.headers import SecurityHeaders
 from voicespan.local.hosts import LocalHostsOnly
 from voicespan.local.intake import SIGNALS
 from voicespan.local.progress import Progress
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from google.protobuf.message import Message
+    from starlette.types import ASGIApp
 
     from voicespan.local.intake import Intake
     from voicespan.local.live import Live
@@ -50,7 +52,7 @@ def application(
     token: str | None = None,
     allowed_hosts: Iterable[str] = (),
     limits: Limits | None = None,
-) -> Starlette:
+) -> ASGIApp:
     """Return the ASGI application that brings requests to `intake` and answers from its store.
 
     With a token only who knows it is answered. Without one, requests for other host names than this machine's own and
@@ -65,7 +67,7 @@ def application(
         yield
         live.close()
 
-    return Starlette(
+    starlette = Starlette(
         routes=[
             *(Route(f"/v1/{signal}", partial(receiver.take, signal), methods=["POST"]) for signal in SIGNALS),
             *Api(intake.store.reader, live, content=intake.content).routes(),
@@ -78,6 +80,7 @@ def application(
         middleware=[guard, Middleware(OwnOriginOnly)],
         lifespan=lifespan,
     )
+    return SecurityHeaders(starlette)
 
 
 class _Receiver:

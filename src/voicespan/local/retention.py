@@ -37,6 +37,26 @@ def forget(connection: sqlite3.Connection, retention: Retention, now_s: int) -> 
     return forgotten
 
 
+def read_limits(connection: sqlite3.Connection) -> Retention:
+    """Return the limits that the database is kept to."""
+    row = connection.execute("SELECT max_age_s, max_bytes FROM retention").fetchone()
+    return Retention() if row is None else Retention(max_age_s=row[0], max_bytes=row[1])
+
+
+def write_limits(connection: sqlite3.Connection, retention: Retention) -> None:
+    """Change the limits that the database is kept to, by whoever opens it."""
+    connection.execute(
+        "INSERT OR REPLACE INTO retention (id, max_age_s, max_bytes) VALUES (1, ?, ?)",
+        [retention.max_age_s, retention.max_bytes],
+    )
+
+
+def last_arrival_s(connection: sqlite3.Connection) -> int:
+    """Return when the last of what the database holds arrived; 0 when it is empty."""
+    last = (connection.execute(f"SELECT received_s FROM {table} ORDER BY id DESC LIMIT 1") for table in _ARRIVALS)  # noqa: S608
+    return max((received_s for rows in last for (received_s,) in rows), default=0)
+
+
 def used_bytes(connection: sqlite3.Connection) -> int:
     """Return the size of what the database holds, without pages that are free for use again."""
     pages, free, size = (
@@ -84,9 +104,8 @@ def _forget(connection: sqlite3.Connection, step: _Step) -> int:
             for table in ("turn", "trace", *others, step.table)
         }
         connection.execute(
-            "DELETE FROM source WHERE used_s < coalesce((SELECT min(received_s) FROM ("
-            " SELECT * FROM (SELECT received_s FROM span ORDER BY id LIMIT 1)"
-            " UNION ALL SELECT * FROM (SELECT received_s FROM log ORDER BY id LIMIT 1))), used_s + 1)"
+            "DELETE FROM source WHERE last_span < (SELECT ifnull(min(id), 9e18) FROM span)"
+            " AND last_log < (SELECT ifnull(min(id), 9e18) FROM log)"
         )
         connection.execute("DELETE FROM run WHERE id NOT IN (SELECT run FROM source WHERE run IS NOT NULL)")
         connection.execute("COMMIT")

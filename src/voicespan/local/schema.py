@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from voicespan.local.row import find_turns
 from voicespan.local.run import find_runs
 from voicespan.local.trace import find_traces
 
@@ -213,9 +214,37 @@ _VERSION_2 = (
     "CREATE UNIQUE INDEX content_identity ON content (trace_id, role)",
 )
 
+# A source knows the last row that it may have sent: arrivals are in order whatever the clock says. A run's id is never
+# given again. The limits belong to the file: whoever opens it keeps to them.
+_VERSION_3 = (
+    "ALTER TABLE source ADD COLUMN last_span INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE source ADD COLUMN last_log INTEGER NOT NULL DEFAULT 0",
+    "UPDATE source SET last_span = (SELECT ifnull(max(id), 0) FROM span),"
+    " last_log = (SELECT ifnull(max(id), 0) FROM log)",
+    """CREATE TABLE run_3 (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        service TEXT NOT NULL,
+        name TEXT,
+        instance TEXT,
+        version TEXT,
+        environment TEXT,
+        started_ns INTEGER NOT NULL
+    )""",
+    "INSERT INTO run_3 SELECT id, key, service, name, instance, version, environment, started_ns FROM run",
+    "DROP TABLE run",
+    "ALTER TABLE run_3 RENAME TO run",
+    """CREATE TABLE retention (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        max_age_s INTEGER,
+        max_bytes INTEGER
+    )""",
+    find_turns,
+)
+
 Step: TypeAlias = "str | Callable[[sqlite3.Connection], object]"
 
-MIGRATIONS: tuple[tuple[Step, ...], ...] = (_VERSION_1, _VERSION_2)
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Statements and functions that lead from each version to the next; a released one is never changed. The version is
 their number."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import uvicorn
 
 from voicespan.local import port as ports
-from voicespan.local.access import new_token, with_token
+from voicespan.local.access import new_token, sender_headers, with_token
 from voicespan.local.body import Limits
 from voicespan.local.forward import Forward
 from voicespan.local.grpc import GrpcDoor
@@ -22,7 +23,8 @@ from voicespan.local.store import Store
 from voicespan.sdk.endpoint import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import socket
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from voicespan.local.retention import Retention
@@ -54,7 +56,7 @@ class Receiver:
         grpc_port: int | None = None,
         content: bool = False,
         trace_link: str | None = None,
-        retention: Retention | None = None,
+        retention: Retention | Mapping[str, int | None] | None = None,
         limits: Limits | None = None,
         forward: str | None = None,
     ) -> None:
@@ -92,6 +94,12 @@ class Receiver:
         return f"http://{ports.known(self.host)}:{self.port}"
 
     @property
+    def send(self) -> dict[str, str]:
+        """The variables that let a service send here."""
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.reachable}
+        return endpoint if self.token is None else {**endpoint, "OTEL_EXPORTER_OTLP_HEADERS": sender_headers(self.token)}
+
+    @property
     def page(self) -> str:
         """The address that a browser opens."""
         return with_token(f"{self.reachable}/", self.token)
@@ -111,15 +119,19 @@ class Receiver:
             OSError: the host is not of this machine, or no port can be had.
 
         """
-        listening = ports.listen(self.host, self.wanted_port)
-        try:
-            self.port = listening.getsockname()[1]
-            if self.wanted_port not in (0, self.port):
-                self.moved = f"port {self.wanted_port} is taken by {ports.holder(self.wanted_port)}"
-            self._store = Store(self._database, retention=self._retention)
-        except BaseException:
-            listening.close()
-            raise
+        with ExitStack() as on_failure:
+            listening = ports.listen(self.host, self.wanted_port)
+            on_failure.callback(listening.close)
+            on_failure.callback(self.stop)
+            self._start(listening)
+            on_failure.pop_all()
+        return self
+
+    def _start(self, listening: socket.socket) -> None:
+        self.port = listening.getsockname()[1]
+        if self.wanted_port not in (0, self.port):
+            self.moved = f"port {self.wanted_port} is taken by {ports.holder(self.wanted_port)}"
+        self._store = Store(self._database, retention=self._retention)
         self._live = live = Live(self._store)
         self._intake = intake = Intake(self._store, content=self.content, forward=self._forwarding())
         if self._grpc_port is not None:
@@ -128,7 +140,7 @@ class Receiver:
             application(
                 intake,
                 live,
-                Status(intake, self.grpc, trace_link=self._trace_link),
+                Status(intake, self.grpc, send=self.send, trace_link=self._trace_link),
                 token=self.token,
                 allowed_hosts=self._allowed_hosts,
                 limits=self._limits,
@@ -144,8 +156,7 @@ class Receiver:
             target=server.run, kwargs={"sockets": [listening]}, name="voicespan-receiver", daemon=True
         )
         self._thread.start()
-        self._wait_until_started(server, self._thread)
-        return self
+        _wait_until_started(server, self._thread)
 
     def _forwarding(self) -> Forward | None:
         self.forward = None if self._forward is None else Forward(self._forward)
@@ -176,10 +187,10 @@ class Receiver:
     ) -> None:
         self.stop()
 
-    def _wait_until_started(self, server: uvicorn.Server, thread: threading.Thread) -> None:
-        until = time.monotonic() + _START_TIMEOUT_S
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() > until:
-                self.stop()
-                raise RuntimeError("the receiver did not start")
-            time.sleep(0.005)
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    until = time.monotonic() + _START_TIMEOUT_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > until:
+            raise RuntimeError("the receiver did not start")
+        time.sleep(0.005)

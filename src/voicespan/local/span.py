@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from voicespan import names as n
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from voicespan.finished import FinishedSpan, FinishedTurn
 
 SCOPE = "voicespan"
-"""The instrumentation scope of the spans that make a turn."""
+"""The instrumentation scope of the spans that voicespan makes of a turn."""
+
+_NAMES_OF_A_TURN = frozenset({n.SPAN_TURN, n.SPAN_RESPONSE, n.SPAN_ANSWER, n.SPAN_UNANSWERED})
+_NAMES = frozenset(span.name for span in n.SPANS)
 
 Value = str | bool | int | float | None | list["Value"] | dict[str, "Value"]
 Attributes = Mapping[str, Value]
@@ -52,6 +59,32 @@ class Span:
     attributes: Attributes = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     links: tuple[Link, ...] = ()
+
+
+class Named(Protocol):
+    """What tells whose span it is."""
+
+    @property
+    def name(self) -> str:
+        """Name of the span."""
+
+    @property
+    def scope(self) -> str:
+        """Name of its instrumentation scope."""
+
+
+def scopes_of(spans: Iterable[Named]) -> set[str]:
+    """Return the instrumentation scopes whose spans make the turn of one trace.
+
+    These are voicespan's own, and that of whoever says in this trace, with our names, what a turn is: a sender needs no
+    voicespan for that. `llm` and the like alone may be anybody's.
+    """
+    return {SCOPE, *(span.scope for span in spans if span.name in _NAMES_OF_A_TURN)}
+
+
+def may_tell(span: Named) -> bool:
+    """Return whether a span may be one of those that make a turn, as far as it says itself."""
+    return span.scope == SCOPE or span.name in _NAMES or span.name.startswith(n.SPAN_EXECUTE_TOOL)
 
 
 def spans_of(turn: FinishedTurn, *, service: str = "") -> list[Span]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
+from voicespan.local.access import WITHHELD, is_near
 from voicespan.local.api import as_json
 from voicespan.local.schema import StoreError
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -41,19 +42,22 @@ def checked_trace_link(template: str) -> str:
 class Status:
     """`GET /api/status`."""
 
-    def __init__(self, intake: Intake, grpc: GrpcDoor, *, trace_link: str | None = None) -> None:
+    def __init__(self, intake: Intake, grpc: GrpcDoor, *, send: Mapping[str, str], trace_link: str | None = None) -> None:
         self.intake = intake
         self.grpc = grpc
+        self.send = send
+        """The variables that let a service send here."""
         self.trace_link = trace_link
 
     def routes(self) -> Iterator[Route]:
         """Yield the route."""
         yield Route("/api/status", self.status)
 
-    async def status(self, _: Request) -> Response:
+    async def status(self, request: Request) -> Response:
         """Answer; what the database is asked is asked in a thread."""
+        withheld = None if is_near(request) else WITHHELD
         try:
-            return as_json(await run_in_threadpool(self.said))
+            return as_json(await run_in_threadpool(self.said) | {"content_withheld": withheld})
         except StoreError as error:
             return as_json({"error": str(error)}, 503)
 
@@ -63,6 +67,7 @@ class Status:
         return {
             "version": __version__,
             "database": str(store.path),
+            "in_memory": store.in_memory,
             "turns": store.reader.count(),
             "bytes": store.reader.ask(_SIZE, [])[0][0],
             "retention": {"max_age_s": store.retention.max_age_s, "max_bytes": store.retention.max_bytes},
@@ -74,7 +79,9 @@ class Status:
                 "content": counts.content,
             },
             "rejected": counts.rejected,
+            "refused": counts.refused,
             "grpc": {"endpoint": self.grpc.endpoint, "say": self.grpc.say},
+            "send": dict(self.send),
             "trace_link": self.trace_link,
             "others": store.others(),
         }

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
@@ -18,13 +19,13 @@ from voicespan import settings
 from voicespan.local import row
 from voicespan.local.decode import ReceivedSpan
 from voicespan.local.reader import Reader, read_spans
-from voicespan.local.retention import Retention, forget
+from voicespan.local.retention import Retention, forget, last_arrival_s, read_limits, write_limits
 from voicespan.local.run import keep_run, run_of
 from voicespan.local.schema import StoreError, open_for_writing
-from voicespan.local.span import SCOPE
+from voicespan.local.span import may_tell
 from voicespan.local.trace import forget_trace, keep_trace
 from voicespan.local.turn import Turn, summarise
-from voicespan.local.writers import Writer
+from voicespan.local.writers import TEMPORARY_NAME, TEMPORARY_PREFIX, Writer, remove_left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from voicespan.local.decode import Source
     from voicespan.local.log import ReceivedLog
     from voicespan.local.span import Span
+
+MEMORY = frozenset({":memory:", "memory"})
+"""Names of a database that is gone when its viewer ends."""
 
 _TIDY_EVERY_S = 1.0
 _MAX_ROWS = 256
@@ -54,7 +58,10 @@ Listener = Callable[[list[Turn]], None]
 
 
 def default_database() -> Path:
-    """Return where turns are kept: VOICESPAN_DB, else `voicespan/voicespan.db` in the user's state directory."""
+    """Return where turns are kept: VOICESPAN_DB, else `voicespan/voicespan.db` in the user's state directory.
+
+    It may be one of the names in MEMORY.
+    """
     named = settings.current().db
     if named:
         return Path(named).expanduser()
@@ -65,29 +72,38 @@ def default_database() -> Path:
 class Store:
     """The one writer of a database in this process. Other processes may write to the same file.
 
-    Without a path the database is a temporary file that `close` removes.
+    Without a path, or with one of the names in MEMORY, the database is a temporary file that `close` removes; what
+    processes that were killed left of theirs goes at the next start.
+
+    `retention` are new limits of the file, all or some of them; it keeps to the ones that it has where none are given.
 
     Raises:
         StoreError: the database cannot be opened, or is of a newer version.
 
     """
 
-    def __init__(self, path: Path | None = None, *, retention: Retention | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, retention: Retention | Mapping[str, int | None] | None = None) -> None:
         self._temporary = None
-        if path is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="voicespan-")
-            path = Path(self._temporary.name) / "voicespan.db"
+        if path is None or str(path) in MEMORY:
+            remove_left_behind(Path(tempfile.gettempdir()))
+            self._temporary = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX)
+            path = Path(self._temporary.name) / TEMPORARY_NAME
         self.path = path
-        self.retention = retention or Retention()
         self.reader = Reader(self.path)
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
+        self._mourners: list[Callable[[int], None]] = []
+        self._gone = 0
         self._connection = open_for_writing(self.path)
         self._writer = Writer(self.path)
         self._tidied = time.monotonic()
+        self.complaint: str | None = None
+        """What could not be done at the start, in one line; what is stored can be looked at all the same."""
         try:
-            self.tidy()
-        except StoreError:
+            self._last_s = last_arrival_s(self._connection)
+            self._retention = read_limits(self._connection)
+            self._begin(retention)
+        except BaseException:
             self.close()
             raise
 
@@ -108,6 +124,35 @@ class Store:
         if self._temporary is not None:
             self._temporary.cleanup()
 
+    def _begin(self, retention: Retention | Mapping[str, int | None] | None) -> None:
+        """Change the limits where that is asked for, and tidy; a disk without room for that may be full of turns."""
+        changes = asdict(retention) if isinstance(retention, Retention) else retention or {}
+        wanted = replace(self._retention, **changes)
+        try:
+            if wanted != self._retention:
+                self.retention = wanted
+            self.tidy()
+        except StoreError as error:
+            if not isinstance(error.__cause__, sqlite3.OperationalError):
+                raise
+            self.complaint = str(error)
+
+    @property
+    def retention(self) -> Retention:
+        """The limits of the file: for every process that opens it, until one changes them."""
+        return self._retention
+
+    @retention.setter
+    def retention(self, retention: Retention) -> None:
+        self._retention = retention
+        with self._writing("the limits"):
+            write_limits(self._connection, retention)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether everything is gone when this store is closed."""
+        return self._temporary is not None
+
     def others(self) -> list[int]:
         """Return the processes that write to the same file besides this one: viewers that were started twice."""
         return self._writer.others()
@@ -120,6 +165,11 @@ class Store:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def when_forgotten(self, listener: Callable[[int], None]) -> Callable[[], None]:
+        """Call `listener` with the number of spans that were forgotten, each time; otherwise as `listen`."""
+        self._mourners.append(listener)
+        return lambda: self._mourners.remove(listener)
+
     def add(self, spans: Sequence[ReceivedSpan]) -> list[Turn]:
         """Store all of these spans or none, and return the turns that changed. A span that is there already is kept.
 
@@ -130,7 +180,7 @@ class Store:
         if not spans:
             return []
         with self._writing("spans"):
-            turns = self._add_spans(spans, int(time.time()))
+            turns = self._add_spans(spans, self._now_s())
         for listener in tuple(self._listeners):
             listener(turns)
         return turns
@@ -144,7 +194,7 @@ class Store:
         """
         if logs:
             with self._writing("log records"):
-                self._add_logs(logs, int(time.time()))
+                self._add_logs(logs, self._now_s())
 
     def add_content(
         self,
@@ -165,16 +215,37 @@ class Store:
                 "INSERT INTO content (trace_id, role, received_s, sample_rate, text, audio) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (trace_id, role) DO UPDATE SET sample_rate = coalesce(excluded.sample_rate, sample_rate),"
                 " text = coalesce(excluded.text, text), audio = coalesce(excluded.audio, audio)",
-                [trace_id, role, int(time.time()), sample_rate, text, audio],
+                [trace_id, role, self._now_s(), sample_rate, text, audio],
             )
 
     def tidy(self) -> int:
         """Forget what the retention does not keep; return how many spans went."""
+        try:
+            with self._lock:
+                gone = self._forget()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot tidy {self.path}: {error}") from error
+        finally:
+            self._tell_forgotten()
+        return gone
+
+    def _forget(self) -> int:
+        self._retention = read_limits(self._connection)  # another process may have changed them
+        gone = forget(self._connection, self._retention, max(int(time.time()), self._last_s))
+        self._gone += gone
+        return gone
+
+    def _tell_forgotten(self) -> None:
         with self._lock:
-            try:
-                return forget(self._connection, self.retention, int(time.time()))
-            except sqlite3.Error as error:
-                raise StoreError(f"cannot tidy {self.path}: {error}") from error
+            gone, self._gone = self._gone, 0
+        if gone:
+            for mourner in tuple(self._mourners):
+                mourner(gone)
+
+    def _now_s(self) -> int:
+        """Return the time of an arrival: none is before another, also where the clock was set back meanwhile."""
+        self._last_s = max(int(time.time()), self._last_s)
+        return self._last_s
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -193,6 +264,7 @@ class Store:
                 self._tidy_when_due()
             except sqlite3.Error as error:
                 raise StoreError(f"cannot store {what} in {self.path}: {error}") from error
+        self._tell_forgotten()
 
     def _tidy_when_due(self) -> None:
         now = time.monotonic()
@@ -200,12 +272,12 @@ class Store:
             self._tidied = now
             # What was stored is stored. Where there is no room, or another process is at it, the next time will do.
             with suppress(sqlite3.OperationalError):
-                forget(self._connection, self.retention, int(time.time()))
+                self._forget()
 
     def _add_spans(self, spans: Sequence[ReceivedSpan], now_s: int) -> list[Turn]:
         traces = _by_trace(spans)
         known = self._known(traces)
-        senders = self._senders(spans, attrgetter("start_ns"), now_s)
+        senders = self._senders(spans, attrgetter("start_ns"), now_s, "span")
         rows = [
             (s.trace_id, s.span_id, s.name, s.start_ns, s.end_ns, senders[s.source].id, now_s, s.body) for s in spans
         ]
@@ -213,7 +285,7 @@ class Store:
         return self._turns(traces, known, senders)
 
     def _add_logs(self, logs: Sequence[ReceivedLog], now_s: int) -> None:
-        senders = self._senders(logs, attrgetter("time_ns"), now_s)
+        senders = self._senders(logs, attrgetter("time_ns"), now_s, "log")
         rows = []
         for log in logs:
             sender, attributes = senders[log.source].id, row.to_json(log.attributes)
@@ -225,12 +297,17 @@ class Store:
         self._insert(_INSERT_LOGS, rows)
 
     def _senders(
-        self, items: Sequence[_Received], started_ns: Callable[[_Received], int], now_s: int
+        self,
+        items: Sequence[_Received],
+        started_ns: Callable[[_Received], int],
+        now_s: int,
+        table: Literal["span", "log"],
     ) -> dict[Source, _Sender]:
-        """Return who sent these, as the database knows them; who is new comes in."""
+        """Return who sent these, as the database knows them; who is new comes in. They go into this table next."""
         senders = {}
+        ((last,),) = self._connection.execute(f"SELECT ifnull(max(id), 0) + ? FROM {table}", [len(items)]).fetchall()  # noqa: S608
         for source in dict.fromkeys(item.source for item in items):
-            identity, run = self._source(source, now_s)
+            identity, run = self._source(source, now_s, f"last_{table}", last)
             if run is None:
                 first_ns = min(started_ns(item) for item in items if item.source == source)
                 run = keep_run(self._connection, run_of(source.service, source.resource), first_ns)
@@ -238,13 +315,15 @@ class Store:
             senders[source] = _Sender(identity, run)
         return senders
 
-    def _source(self, source: Source, now_s: int) -> tuple[int, int | None]:
+    def _source(self, source: Source, now_s: int, column: str, last: int) -> tuple[int, int | None]:
         length = len(source.resource).to_bytes(8)
         digest = hashlib.sha256(length + source.resource + source.instrumentation).digest()[:16]
         ((identity, run),) = self._connection.execute(
-            "INSERT INTO source (digest, service, scope, resource, instrumentation, used_s) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (digest) DO UPDATE SET used_s = max(used_s, excluded.used_s) RETURNING id, run",
-            [digest, source.service, source.scope, source.resource, source.instrumentation, now_s],
+            f"INSERT INTO source (digest, service, scope, resource, instrumentation, used_s, {column})"  # noqa: S608
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            f" ON CONFLICT (digest) DO UPDATE SET used_s = max(used_s, excluded.used_s), {column} = excluded.{column}"
+            " RETURNING id, run",
+            [digest, source.service, source.scope, source.resource, source.instrumentation, now_s, last],
         ).fetchall()
         return identity, run
 
@@ -262,7 +341,7 @@ class Store:
     ) -> list[Turn]:
         turns: list[Turn] = []
         for trace_id, spans in traces.items():
-            if not any(span.scope == SCOPE or span.parent_id is None for span in spans.values()):
+            if not any(span.parent_id is None or may_tell(span) for span in spans.values()):
                 keep_trace(self._connection, trace_id, spans.values())  # such spans change nothing in the row of a turn
                 continue
             if trace_id in known:

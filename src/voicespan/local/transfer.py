@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sqlite3
 import tempfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -31,9 +32,10 @@ from starlette.routing import Route
 
 from voicespan.content import MAX_AUDIO_BYTES, MAX_TEXT_BYTES
 from voicespan.local import decode, log, view
+from voicespan.local.access import WITHHELD, is_near
 from voicespan.local.api import as_json
 from voicespan.local.body import Limits, RefusedError, drain, parts
-from voicespan.local.content import strip_log, strip_span
+from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES
 from voicespan.local.form import MalformedRequestError, from_plain, to_plain
 from voicespan.local.pieces import pieces
@@ -58,6 +60,7 @@ CONTENT_SCOPE = "voicespan.content"
 _ROLE, _SAMPLE_RATE, _AUDIO = "voicespan.content.role", "voicespan.content.sample_rate", "voicespan.content.audio"
 _ROLES: dict[str, Role] = {"user": "user", "agent": "agent"}
 _BATCH_CHARACTERS = 1 << 20
+_NO_ROOM = 507
 _IMPORT_LIMITS = Limits(sent_bytes=2 << 30, body_bytes=8 << 30, seconds=600.0)
 _SPANS = (
     "SELECT source, resource, instrumentation, body FROM span JOIN source ON source.id = span.source"
@@ -140,10 +143,7 @@ def _resource_spans(reader: Reader, trace_ids: Sequence[bytes], *, content: bool
 def _resource_logs(reader: Reader, trace_ids: Sequence[bytes], *, content: bool) -> list[dict[str, Any]]:
     found = []
     for (_, resource, scope), rows in groupby(_ask(reader, _LOGS, trace_ids), key=lambda row: row[:3]):
-        records = [_record(*row[3:]) for row in rows]
-        if not content:
-            for record in records:
-                strip_log(record)
+        records = [_record(*row[3:], content=content) for row in rows]
         found.append(_of_source(resource, scope, "scopeLogs", "logRecords", [to_plain(record) for record in records]))
     said = [_said(*row) for row in _ask(reader, _CONTENT, trace_ids)] if content else []
     if said:
@@ -158,15 +158,25 @@ def _of_source(resource: bytes, scope: bytes, of_scope: str, kind: str, items: l
 
 
 def _record(
-    trace_id: bytes, span_id: bytes | None, time_ns: int, severity: int, body: str, attributes: str
+    trace_id: bytes,
+    span_id: bytes | None,
+    time_ns: int,
+    severity: int,
+    body: str,
+    attributes: str,
+    *,
+    content: bool,
 ) -> LogRecord:
+    values: dict[str, Value] = json.loads(attributes)
+    if not content:
+        body, values = stored_log_without(body, values)
     return LogRecord(
         trace_id=trace_id,
         span_id=span_id or b"",
         time_unix_nano=time_ns,
         severity_number=severity,  # type: ignore[arg-type] # a plain number for the type checker
-        body=AnyValue(string_value=body),
-        attributes=_pairs(json.loads(attributes)),
+        body=AnyValue(string_value=body) if body else None,
+        attributes=_pairs(values),
     )
 
 
@@ -318,6 +328,8 @@ class Transfer:
         """Give the file; it is made while it is sent."""
         parameters = dict(request.query_params)
         reader = self.intake.store.reader
+        if parameters.get("content") == "true" and not is_near(request):
+            return as_json({"error": WITHHELD}, 403)
         try:
             content = self._with_content(parameters)
             trace_ids = await run_in_threadpool(traces, reader, parameters)
@@ -346,21 +358,37 @@ class Transfer:
         """Take a file. It waits on disk until it has come whole."""
         imported = Imported()
         try:
-            with tempfile.TemporaryFile(prefix="voicespan-") as file:
+            # Unbuffered: what does not fit on the disk is known when it is written, and not when the file is closed.
+            with await run_in_threadpool(tempfile.TemporaryFile, prefix="voicespan-", buffering=0) as file:
                 async for part in parts(request, _IMPORT_LIMITS):
-                    file.write(part)
-                file.seek(0)
-                await run_in_threadpool(take_bytes, file, self.intake, imported)
+                    await run_in_threadpool(_write, file, part)
+                await run_in_threadpool(_take_whole, file, self.intake, imported)
         except RefusedError as refused:
             await drain(request, _IMPORT_LIMITS)
             return as_json({"error": str(refused)}, refused.status)
         except MalformedRequestError as malformed:
             return as_json({"error": str(malformed), **asdict(imported)}, 400)
         except StoreError as error:
-            return as_json({"error": str(error), **asdict(imported)}, 503)
+            full = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            return as_json({"error": str(error), **asdict(imported)}, _NO_ROOM if full else 503)
+        except OSError as error:
+            await drain(request, _IMPORT_LIMITS)
+            return as_json({"error": f"cannot keep the file while it comes: {error}", **asdict(imported)}, _NO_ROOM)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         return as_json(asdict(imported))
+
+
+def _write(file: IO[bytes], part: bytes) -> None:
+    rest = memoryview(part)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _take_whole(file: IO[bytes], intake: Intake, imported: Imported) -> None:
+    file.seek(0)
+    with io.BufferedReader(file) as buffered:  # type: ignore[arg-type] # a file that is not buffered is raw
+        take_bytes(buffered, intake, imported)
 
 
 def take_bytes(file: IO[bytes], intake: Intake, imported: Imported) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from voicespan import names as n
 from voicespan.local.blame import blame
-from voicespan.local.span import SCOPE, Attributes, Value
+from voicespan.local.span import Attributes, Value, scopes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 NS_PER_S = 1_000_000_000
 _MAX_S = 1 << 33
@@ -133,8 +133,8 @@ def summarise(
 ) -> Turn | None:
     """Return the turn that the spans of one trace make; None when they are no turn.
 
-    Without a root span the trace is a turn that is not complete, if voicespan made any of it. Service and run, which
-    `run_of` knows, are those of the root, else of the first span that voicespan made.
+    Spans of the scopes of `scopes_of` count. Without a root span the trace is a turn that is not complete, if it has
+    any of these. Service and run, which `run_of` knows, are those of the root, else of the first of these spans.
     """
     spans = list(spans)
     tree = _Tree(spans)
@@ -193,10 +193,11 @@ def summarise(
 class _Tree:
     """The voice spans of a trace by name; all tools under one name."""
 
-    def __init__(self, spans: Iterable[SpanLike]) -> None:
+    def __init__(self, spans: Sequence[SpanLike]) -> None:
         self.by_name: dict[str, list[SpanLike]] = {}
+        scopes = scopes_of(spans)
         for span in spans:
-            if span.scope == SCOPE:
+            if span.scope in scopes:
                 name = n.SPAN_EXECUTE_TOOL if span.name.startswith(n.SPAN_EXECUTE_TOOL) else span.name
                 self.by_name.setdefault(name, []).append(span)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from voicespan.local.content import without_content
 from voicespan.local.query import TurnQuery
-from voicespan.local.span import SCOPE
+from voicespan.local.span import scopes_of
 from voicespan.local.stages import MILESTONES, stage_of
 from voicespan.local.turn import NS_PER_S
 from voicespan.local.words import cause
@@ -46,17 +47,24 @@ def query(parameters: Mapping[str, str]) -> TurnQuery:
     return TurnQuery(**values)
 
 
-def turn(row: Turn) -> dict[str, Any]:
-    """Return a turn for JSON: every length and time in seconds, and one sentence that says why the user waited."""
+def turn(row: Turn, *, content: bool = True) -> dict[str, Any]:
+    """Return a turn for JSON: every length and time in seconds, and one sentence that says why the user waited.
+
+    Without `content`, the attributes of its root span are given less what was said.
+    """
     values = {_second_name(key): _seconds(key, value) for key, value in row._asdict().items()}
+    if not content:
+        values["attributes"] = without_content(row.attributes)
     values["cause"] = cause(row)
     values["shares"] = {stage: share_ns / NS_PER_S for stage, share_ns in row.shares.items()}
     return values
 
 
-def trace(trace_id: str, row: Turn | None, spans: Sequence[Span]) -> dict[str, Any]:
+def trace(trace_id: str, row: Turn | None, spans: Sequence[Span], *, content: bool = True) -> dict[str, Any]:
     """Return a trace for JSON: its turn, or null when it is none, and its spans in order of start."""
-    return {"trace_id": trace_id, "turn": turn(row) if row else None, "spans": [_span(span) for span in spans]}
+    scopes = scopes_of(spans)
+    found = [_span(span, own=span.scope in scopes) for span in spans]
+    return {"trace_id": trace_id, "turn": turn(row, content=content) if row else None, "spans": found}
 
 
 def logs(found: Sequence[Log]) -> list[dict[str, Any]]:
@@ -75,7 +83,7 @@ def logs(found: Sequence[Log]) -> list[dict[str, Any]]:
     ]
 
 
-def _span(span: Span) -> dict[str, Any]:
+def _span(span: Span, *, own: bool) -> dict[str, Any]:
     return {
         "span_id": span.span_id,
         "parent_id": span.parent_id,
@@ -83,7 +91,7 @@ def _span(span: Span) -> dict[str, Any]:
         "service": span.service,
         "scope": span.scope,
         "kind": span.kind,
-        "stage": stage_of(span.name) if span.scope == SCOPE else None,
+        "stage": stage_of(span.name) if own else None,
         "milestone": span.name in MILESTONES,
         "start_s": span.start_ns / NS_PER_S,
         "duration_s": (span.end_ns - span.start_ns) / NS_PER_S,

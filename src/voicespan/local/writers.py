@@ -5,11 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+TEMPORARY_PREFIX = "voicespan-"
+TEMPORARY_NAME = "voicespan.db"
+"""Folders whose name begins so hold a database of this name that ends with its process."""
 
 
 class Writer:
@@ -33,8 +39,12 @@ class Writer:
         found = []
         for path in sorted(self._folder.glob(f"{self._prefix}*")):
             process = path.name.removeprefix(self._prefix).partition(".")[0]
-            if path != self._path and process.isdecimal() and _is_locked(path):
+            if path == self._path or not process.isdecimal():
+                continue
+            if _is_locked(path):
                 found.append(int(process))
+            else:
+                path.unlink(missing_ok=True)
         return found
 
     def close(self) -> None:
@@ -45,8 +55,17 @@ class Writer:
             self._lock = None
 
 
+def remove_left_behind(folder: Path) -> None:
+    """Remove the temporary databases in this folder whose process did not live to do it."""
+    for temporary in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):
+            locks = list(temporary.glob(f"{TEMPORARY_NAME}-writer.*"))
+            if locks and temporary.lstat().st_uid == os.getuid() and not any(map(_is_locked, locks)):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _is_locked(path: Path) -> bool:
-    """Say whether the process that made this still lives; if it does not, take away what it left."""
+    """Say whether the process that made this still lives."""
     try:
         lock = os.open(path, os.O_RDWR)
     except OSError:
@@ -56,7 +75,6 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return True
     else:
-        path.unlink(missing_ok=True)
         return False
     finally:
         os.close(lock)
