@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from voicespan.local.query import TurnQuery
@@ -180,6 +181,8 @@ def draw(browser: Browser, receiver: Receiver, picture: Picture, address: str) -
     path = OUT / f"{picture.name}.png"
     page.screenshot(path=path)
     page.close()
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     sys.stdout.write(f"{path} {size} bytes\n")
     if size > MOST_BYTES:

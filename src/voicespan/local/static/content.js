@@ -24,7 +24,7 @@ export function content(trace, starts) {
 export function howTo({ content_kept: kept, content_withheld: withheld }) {
   if (withheld) return h("p", { class: "dim" }, withheld);
   if (kept) {
-    return h("p", { class: "dim" }, "Nothing was handed over for this turn. The service says it with ", h("code", {}, "turn.user_said(text, audio=…)"), " and ", h("code", {}, "turn.agent_said(…)"), ".");
+    return h("p", { class: "dim" }, "Kept, but nothing was handed over. The service says it with ", h("code", {}, "turn.user_said(text, audio=…)"), " and ", h("code", {}, "turn.agent_said(…)"), ".");
   }
   return [
     h("p", { class: "dim" }, "Not kept: transcripts and audio are personal, so they stay out unless you ask for them, and never leave this machine."),

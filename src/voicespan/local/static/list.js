@@ -19,13 +19,14 @@ export function drawList(found) {
   const extra = STAGES.includes(sort) || sort === "response" || sort === "start" ? [] : [sort];
   const scale = Math.max(...turns.map((turn) => turn.response_s ?? 0), 0.001);
   const numbers = [...STAGES, ...extra];
+  const logs = turns.some((turn) => turn.log_lines);
   const top = h("tr", {},
     heading("start", "time"), plain("session", "session"), plain("turn", "r turn"), heading("response", "heard silence", "r"),
     plain("where it went"), plain("mostly", "mostly"), plain("outcome"),
-    plain("log says", "logged"),
+    logs ? plain("log says", "logged") : null,
     numbers.map((stage) => heading(stage, stage, `r${stage === sort ? "" : " stage"}`)),
     plain("model", "late"), plain("voice", "late"));
-  const rows = turns.map((turn) => line(turn, { scale, numbers, sort }));
+  const rows = turns.map((turn) => line(turn, { scale, numbers, sort, logs }));
   const more = found.matching > turns.length
     ? h("button", { type: "button", dataset: { key: "more" }, onclick: () => change({ limit: String(Math.min(Number(limit) + 150, 2000)) }, { replace: true }) },
       `show more (${number(turns.length)} of ${number(found.matching)})`) : null;
@@ -60,7 +61,7 @@ function heading(key, words, classes = "") {
 
 const plain = (words, classes = "") => h("th", { scope: "col", class: classes }, words);
 
-function line(turn, { scale, numbers, sort }) {
+function line(turn, { scale, numbers, sort, logs }) {
   const bad = turn.unanswered || ["error", "timeout"].includes(turn.outcome) || !turn.complete;
   const share = turn.shares[turn.bottleneck];
   const session = turn.session_id
@@ -73,7 +74,7 @@ function line(turn, { scale, numbers, sort }) {
     h("td", {}, miniStrip(turn, scale)),
     h("td", { class: "mostly" }, share ? [h("i", { class: `swatch on-${turn.bottleneck}` }), `${turn.bottleneck} ${Math.round((share / turn.response_s) * 100)} %`] : ""),
     h("td", {}, h("span", { class: `tag ${bad ? "bad" : turn.outcome ?? ""}` }, outcome(turn))),
-    h("td", { class: "logged" }, said(turn.log_lines, turn.log_warnings)),
+    logs ? h("td", { class: "logged" }, said(turn.log_lines, turn.log_warnings)) : null,
     numbers.map((stage) => h("td", { class: `r dim${stage === sort ? "" : " stage"}` }, sortedBy(turn, stage) === null ? "" : length(sortedBy(turn, stage)))),
     h("td", { class: "dim late" }, turn.model ?? ""),
     h("td", { class: "dim late" }, turn.voice ?? ""));

@@ -14,7 +14,7 @@ export async function peaksOf(traceId, content) {
       const found = await ask(`peaks ${traceId}`, `turns/${traceId}/peaks`);
       if (found === null) return null;
       if (cache.size >= MOST) cache.delete(cache.keys().next().value);
-      cache.set(key, found);
+      cache.set(key, found.sides);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       return {};
