@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 
 from voicespan.local import difference
 from voicespan.local.compare import compare, earlier
+from voicespan.local.difference import Moments
 from voicespan.local.figures import LATENCIES
 from voicespan.local.query import TurnQuery
 from voicespan.local.store import Store
+from voicespan.local.turn import Turn
 
 from .otlp import MS, START_NS, turn
 from .plain import QUERIES, Plain, Stored, ranked, within
@@ -19,25 +23,29 @@ from .rows import put_turns
 from .test_store import received
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-UNKNOWN = {"change_s": None, "low_s": None, "high_s": None, "clear": False}
 START_S = START_NS // 1_000_000_000
+PERCENTS = (50, 95, 99)
+Key = tuple[str, ...]
 
 
-def changed(found: difference.Difference | None) -> dict[str, Any] | None:
-    """A difference of lengths as it leaves."""
-    if found is None:
-        return None
-    return {f"{name}_s": value / 1_000_000_000 for name, value in found._asdict().items()} | {"clear": found.clear}
+def expected_of(intervals: dict[Key, Callable[[float], difference.Difference | None]]) -> dict[Key, dict[str, Any]]:
+    """Each difference of a group in its own unit; `clear` by the steps of Holm's procedure."""
+    told = {key: test(0.025) for key, test in intervals.items()}
+    open_ = [key for key, found in told.items() if found is not None]
+    clear: set[Key] = set()
+    while news := [key for key in open_ if (found := intervals[key](0.025 / len(open_))) and found.low * found.high > 0]:
+        clear.update(news)
+        open_ = [key for key in open_ if key not in news]
+    nothing = dict.fromkeys(("change", "low", "high"))
+    return {key: (found._asdict() if found else nothing) | {"clear": key in clear} for key, found in told.items()}
 
 
-def latency(sides: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """One latency, computed plainly."""
-    said = [{"turns": len(side), "p50_s": ranked(side, 50), "p95_s": ranked(side, 95)} for side in sides]
-    now, before = map(sorted, sides)
-    changes = {f"p{percent}": changed(difference.of_percentiles(now, before, percent)) for percent in (50, 95)}
-    return {"now": said[0], "before": said[1], **changes}
+def in_seconds(expected: dict[str, Any]) -> dict[str, Any]:
+    """The same, of lengths."""
+    lengths = {f"{name}_s": value and value / 1_000_000_000 for name, value in expected.items() if name != "clear"}
+    return lengths | {"clear": expected["clear"]}
 
 
 @settings(deadline=None, max_examples=60)
@@ -70,21 +78,32 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
         for stage in LATENCIES
     }
     lengths["response"] = [[each.lengths["response"] for each in side] for side in answered]
-    assert found["latencies"] == {stage: latency(both) for stage, both in lengths.items() if any(both)}
+    known = {stage: [sorted(side) for side in both] for stage, both in lengths.items() if any(both)}
+    changes = expected_of(
+        {
+            (stage, f"p{percent}"): partial(difference.of_percentiles, *both, percent)
+            for stage, both in known.items()
+            for percent in PERCENTS
+        }
+    )
+    assert set(found["latencies"]) == set(known)
+    for stage, both in known.items():
+        latency = found["latencies"][stage]
+        for name, side in zip(("now", "before"), both, strict=True):
+            assert latency[name] == {"turns": len(side), **{f"p{p}_s": ranked(side, p) for p in PERCENTS}}
+        for percent in PERCENTS:
+            change = changes[stage, f"p{percent}"]
+            assert latency[f"p{percent}"] == (None if change["change"] is None else in_seconds(change))
 
     stages = {stage for side in answered for each in side for stage in each.shares}
     assert set(found["shares"]) == stages
-    for stage in stages:
-        shares = [[each.shares.get(stage, 0) for each in side] for side in answered]
-        means = [sum(side) / len(side) / 1_000_000_000 if side else None for side in shares]
-        assert [found["shares"][stage][f"{name}_s"] for name in ("now", "before")] == means
-        expected = changed(difference.of_means(*shares)) or {
-            "change_s": None,
-            "low_s": None,
-            "high_s": None,
-            "clear": False,
-        }
-        assert {key: found["shares"][stage][key] for key in expected} == expected
+    shares = {stage: [[each.shares.get(stage, 0) for each in side] for side in answered] for stage in stages}
+    changes = expected_of(
+        {(stage,): partial(difference.of_means, *map(Moments.of, both)) for stage, both in shares.items()}
+    )
+    for stage, both in shares.items():
+        means = [sum(side) / len(side) / 1_000_000_000 if side else None for side in both]
+        assert found["shares"][stage] == {"now_s": means[0], "before_s": means[1], **in_seconds(changes[stage,])}
 
     tests: dict[str, Callable[[Plain], bool]] = {
         "unanswered": lambda each: each.unanswered,
@@ -96,11 +115,10 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
         for name, test in tests.items()
     }
     rates["within_objective"] = [within(side, objective_ms) for side in sides]
+    changes = expected_of({(name,): partial(difference.of_rates, *both) for name, both in rates.items()})
     for name, both in rates.items():
-        assert [found["rates"][name][side] for side in ("now", "before")] == [p / n if n else None for p, n in both]
-        interval = difference.of_rates(*both)
-        assert [found["rates"][name][key] for key in ("change", "low", "high")] == list(interval or (None,) * 3)
-        assert found["rates"][name]["clear"] == (interval is not None and interval.clear)
+        parts = [p / n if n else None for p, n in both]
+        assert found["rates"][name] == {"now": parts[0], "before": parts[1], **changes[name,]}
 
 
 def test_a_change_of_one_stage_is_named() -> None:
@@ -135,7 +153,48 @@ def test_a_change_of_one_stage_is_named() -> None:
             assert change["clear"]
             assert change["low_s"] <= 0.15 <= change["high_s"]
         assert not found["latencies"]["endpoint"][percentile]["clear"]
+    assert found["latencies"]["response"]["p99"] is None  # of 200 turns, it is not known well enough
     assert not any(found["rates"][name]["clear"] for name in ("unanswered", "interrupted", "errors"))
+
+
+def drawn(model: Turn, draw: random.Random, run: int, index: int) -> Turn:
+    """A turn whose lengths and outcome are drawn anew, each for itself."""
+    lengths = {
+        name: round(value * draw.lognormvariate(0, 0.5))
+        for name in Turn._fields
+        if name.endswith("_ns") and name not in ("start_ns", "duration_ns") and (value := getattr(model, name)) is not None
+    }
+    return model._replace(
+        **lengths,
+        shares={stage: round(share * draw.lognormvariate(0, 0.5)) for stage, share in model.shares.items()},
+        outcome=draw.choices(("completed", "interrupted", "error"), (80, 15, 5))[0],
+        trace_id=f"{draw.getrandbits(128):032x}",
+        run=run,
+        start_ns=model.start_ns + index,
+    )
+
+
+def test_noise_is_no_news_in_a_whole_comparison() -> None:
+    """Where nothing changed, hardly one comparison in twenty says so of any latency, any share or any rate."""
+    draw, comparisons = random.Random(11), 120
+    news = dict.fromkeys(("latencies", "shares", "rates"), 0)
+    chance = 0
+    with Store() as store:
+        store.add(received(turn()))
+        (model,) = store.reader.turns(TurnQuery())
+        for number in range(comparisons):
+            with store._writing("nothing"):
+                store._connection.execute("DELETE FROM turn")
+            put_turns(store, (drawn(model, draw, 2 * number + index % 2, index) for index in range(300)))
+            query = TurnQuery(run=2 * number)
+            found = compare(store.reader, query, earlier(query, f"run:{2 * number + 1}"))
+            latencies = [each[name] for each in found["latencies"].values() for name in ("p50", "p95", "p99")]
+            groups = {"latencies": latencies, **{name: list(found[name].values()) for name in ("shares", "rates")}}
+            for name, group in groups.items():
+                news[name] += any(change["clear"] for change in group if change is not None)
+            chance += any(each["low_s"] * each["high_s"] > 0 for each in (*filter(None, latencies), *groups["shares"]))
+    assert all(count <= 0.1 * comparisons for count in news.values()), news  # 5 %, and three standard deviations
+    assert chance >= 0.3 * comparisons  # which is what each interval for itself would have said
 
 
 @pytest.mark.parametrize("against", ["", "run", "run:", "run:x", "now", "1..x", "x..", "nan..", "inf..", "1"])

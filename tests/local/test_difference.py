@@ -7,7 +7,7 @@ from statistics import NormalDist
 import pytest
 
 from voicespan.local import difference
-from voicespan.local.difference import LEAST, Difference
+from voicespan.local.difference import LEAST, Difference, Moments
 
 SHAPE = 0.5
 S = 1_000_000_000
@@ -41,6 +41,7 @@ def coverage(percent: int, sizes: tuple[int, int], middles: tuple[float, float],
     [
         (50, (30, 30), 2000), (50, (30, 200), 1500), (50, (200, 200), 1500), (50, (2000, 2000), 300),
         (95, (80, 80), 1500), (95, (200, 200), 1500), (95, (2000, 200), 500), (95, (2000, 2000), 300),
+        (99, (400, 400), 300), (99, (2000, 1000), 100),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("middles", [(0.0, 0.0), (0.4, -0.3)])
@@ -60,17 +61,17 @@ def test_noise_is_no_news_and_a_change_is() -> None:
         for percent in (50, 95):
             alike = difference.of_percentiles(sample(draw, 0.0, 200), before, percent)
             assert alike is not None
-            same += alike.clear
+            same += alike.excludes_zero
         change = difference.of_percentiles(sample(draw, 0.26, 200), before, 50)
         assert change is not None
-        slower += change.clear and change.low > 0
+        slower += change.excludes_zero and change.low > 0
     assert same <= 0.07 * 600
     assert slower >= 0.95 * 300
 
 
 def test_percentiles_of_few_turns_are_not_compared() -> None:
     """Below the least number of turns, on either side, nothing is claimed; at it, something is."""
-    for percent, least in ((50, LEAST["p50"]), (95, LEAST["p95"])):
+    for percent, least in ((50, LEAST["p50"]), (95, LEAST["p95"]), (99, LEAST["p99"])):
         enough, few = list(range(least)), list(range(least - 1))
         assert difference.of_percentiles(enough, few, percent) is None
         assert difference.of_percentiles(few, enough, percent) is None
@@ -121,9 +122,10 @@ def test_means_are_compared_as_welch_did() -> None:
     """Student's sleep data (1908), of which R's t.test says -3.3654832 to 0.2054832."""
     drug = [7, -16, -2, -12, -1, 34, 37, 8, 0, 20]
     other = [19, 8, 11, 1, -1, 44, 55, 16, 46, 34]
-    found = difference.of_means(drug, other)
+    found = difference.of_means(Moments.of(drug), Moments.of(other))
     assert found == pytest.approx((-15.8, -33.654832, 2.054832), abs=1e-3)
-    assert difference.of_means(drug, other[1:]) is None
+    assert Moments.of(other[1:]) is None
+    assert difference.of_means(Moments.of(drug), None) is None
 
 
 @pytest.mark.parametrize(
@@ -136,8 +138,35 @@ def test_student_is_the_one_of_the_tables(freedom: int, value: float) -> None:
 
 def test_equal_values_have_no_doubt() -> None:
     """Where all values are the same the interval is a point, and clear unless it is zero."""
-    assert difference.of_means([5] * 20, [3] * 20) == Difference(2, 2, 2)
-    assert Difference(2, 2, 2).clear
-    assert not Difference(0, 0, 0).clear
-    assert not Difference(1, -1, 3).clear
-    assert Difference(-2, -3, -1).clear
+    assert difference.of_means(Moments.of([5] * 20), Moments.of([3] * 20)) == Difference(2, 2, 2)
+    assert Difference(2, 2, 2).excludes_zero
+    assert not Difference(0, 0, 0).excludes_zero
+    assert not Difference(1, -1, 3).excludes_zero
+    assert Difference(-2, -3, -1).excludes_zero
+
+
+def normal(deviations: float) -> difference.Test:
+    """A difference that lies so many standard deviations from zero."""
+
+    def test(tail: float) -> Difference:
+        margin = NormalDist().inv_cdf(1 - tail)
+        return Difference(deviations, deviations - margin, deviations + margin)
+
+    return test
+
+
+def test_news_of_a_group_are_those_of_holm() -> None:
+    """His example's p-values 0.01, 0.04, 0.03 and 0.005: at 5 %, the first and the last are news."""
+    p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    tests = {name: normal(NormalDist().inv_cdf(1 - p / 2)) for name, p in p_values.items()}
+    assert difference.clear(tests) == {"a", "d"}
+    assert difference.clear({"b": tests["b"]}) == {"b"}
+    assert difference.clear({}) == set()
+
+
+def test_limits_are_open_where_the_values_do_not_tell() -> None:
+    """With more certainty than so few values have, nothing is said about the 95th percentile."""
+    values = list(range(80))
+    found = difference.of_percentiles(values, values, 95, 1e-4)
+    assert found == (0, -math.inf, math.inf)
+    assert not found.excludes_zero

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from voicespan.local import difference
 from voicespan.local.columns import ANSWERED_NS
+from voicespan.local.difference import Difference, Moments, clear
 from voicespan.local.figures import LATENCIES, OBJECTIVE_NS, percentile, within
 from voicespan.local.row import SHARE_COLUMNS
 from voicespan.local.turn import NS_PER_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from voicespan.local.columns import Ordered, Selection
-    from voicespan.local.difference import Difference
+    from voicespan.local.difference import Test
     from voicespan.local.query import TurnQuery
     from voicespan.local.reader import Reader
 
-_PERCENTILES = (50, 95)
-_UNKNOWN = {"change_s": None, "low_s": None, "high_s": None, "clear": False}
+    _Sides = tuple[Selection, Selection]
+
+_PERCENTILES = (50, 95, 99)
+_UNKNOWN = {"change": None, "low": None, "high": None, "clear": False}
+_Key = TypeVar("_Key")
 
 
 def earlier(query: TurnQuery, against: str) -> TurnQuery:
@@ -50,7 +57,8 @@ def _nanoseconds(seconds: str) -> int | None:
 def compare(reader: Reader, now: TurnQuery, before: TurnQuery, objective_ns: int = OBJECTIVE_NS) -> dict[str, Any]:
     """Return latencies, shares of the heard silence and rates of both, and their differences.
 
-    A difference is None where one side has fewer turns than `least` says.
+    A difference is None where one side has fewer turns than `least` says. `clear` are those of a group (latencies,
+    shares, rates) that are more than chance, all of the group taken together.
     """
     with reader.columns.current() as columns:
         sides = columns.select(now), columns.select(before)
@@ -59,14 +67,9 @@ def compare(reader: Reader, now: TurnQuery, before: TurnQuery, objective_ns: int
             "now": _size(sides[0]),
             "before": _size(sides[1]),
             "least": difference.LEAST,
-            "latencies": {stage: found for stage, column in LATENCIES.items() if (found := _latency(sides, column))},
-            "shares": {stage: found for stage, column in SHARE_COLUMNS.items() if (found := _share(answered, column))},
-            "rates": {
-                "within_objective": _rate(*(within(turns, objective_ns) for turns in sides)),
-                "unanswered": _rate(*(_part(turns, "unanswered") for turns in sides)),
-                "interrupted": _rate(*(_part(turns, "interrupted") for turns in sides)),
-                "errors": _rate(*(_part(turns, "failed") for turns in sides)),
-            },
+            "latencies": _latencies(sides),
+            "shares": _shares(answered),
+            "rates": _rates(sides, objective_ns),
         }
 
 
@@ -74,16 +77,18 @@ def _size(turns: Selection) -> dict[str, int]:
     return {"turns": len(turns), "answered": len(turns.order(ANSWERED_NS))}
 
 
-def _latency(sides: tuple[Selection, Selection], column: str) -> dict[str, Any] | None:
-    now, before = (turns.ordered(column) for turns in sides)
-    if not now and not before:
-        return None
-    changes = {f"p{percent}": difference.of_percentiles(now, before, percent) for percent in _PERCENTILES}
-    return {
-        "now": _percentiles(now),
-        "before": _percentiles(before),
-        **{name: _lengths(change) for name, change in changes.items()},
-    }
+def _latencies(sides: _Sides) -> dict[str, dict[str, Any]]:
+    found, tests = {}, {}
+    for stage, column in LATENCIES.items():
+        now, before = (turns.ordered(column) for turns in sides)
+        if not now and not before:
+            continue
+        found[stage] = {"now": _percentiles(now), "before": _percentiles(before)}
+        for percent in _PERCENTILES:
+            tests[stage, f"p{percent}"] = partial(difference.of_percentiles, now, before, percent)
+    for (stage, name), change in _told(tests).items():
+        found[stage][name] = change and _in_seconds(change)
+    return found
 
 
 def _percentiles(ordered: Ordered) -> dict[str, float | None]:
@@ -91,38 +96,44 @@ def _percentiles(ordered: Ordered) -> dict[str, float | None]:
     return {"turns": len(ordered), **found}
 
 
-def _share(answered: tuple[Selection, Selection], column: str) -> dict[str, Any] | None:
-    now, before = (list(turns.numbers(column)) for turns in answered)
-    if not any(now) and not any(before):
-        return None
-    change = _lengths(difference.of_means(now, before)) or {
-        "change_s": None,
-        "low_s": None,
-        "high_s": None,
-        "clear": False,
-    }
-    means = (sum(values) / len(values) / NS_PER_S if values else None for values in (now, before))
-    return {**dict(zip(("now_s", "before_s"), means, strict=True)), **change}
+def _shares(answered: _Sides) -> dict[str, dict[str, Any]]:
+    found, tests = {}, {}
+    for stage, column in SHARE_COLUMNS.items():
+        now, before = (list(turns.numbers(column)) for turns in answered)
+        if any(now) or any(before):
+            means = (sum(values) / len(values) / NS_PER_S if values else None for values in (now, before))
+            found[stage] = dict(zip(("now_s", "before_s"), means, strict=True))
+            tests[stage] = partial(difference.of_means, Moments.of(now), Moments.of(before))
+    for stage, change in _told(tests).items():
+        found[stage] |= _in_seconds(change or _UNKNOWN)
+    return found
 
 
-def _part(turns: Selection, flag: str) -> tuple[int, int]:
-    return turns.count(flag), len(turns)
-
-
-def _rate(now: tuple[int, int], before: tuple[int, int]) -> dict[str, Any]:
-    found = difference.of_rates(now, before)
+def _rates(sides: _Sides, objective_ns: int) -> dict[str, dict[str, Any]]:
+    flags = {"unanswered": "unanswered", "interrupted": "interrupted", "errors": "failed"}
+    parts = {"within_objective": [within(turns, objective_ns) for turns in sides]}
+    parts |= {name: [(turns.count(flag), len(turns)) for turns in sides] for name, flag in flags.items()}
+    told = _told({name: partial(difference.of_rates, now, before) for name, (now, before) in parts.items()})
     return {
-        "now": now[0] / now[1] if now[1] else None,
-        "before": before[0] / before[1] if before[1] else None,
-        "change": found and found.change,
-        "low": found and found.low,
-        "high": found and found.high,
-        "clear": found is not None and found.clear,
+        name: {
+            **{side: part / whole if whole else None for side, (part, whole) in zip(("now", "before"), both, strict=True)},
+            **(told[name] or _UNKNOWN),
+        }
+        for name, both in parts.items()
     }
 
 
-def _lengths(found: Difference | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    limits = {f"{name}_s": value / NS_PER_S for name, value in found._asdict().items()}
-    return {**limits, "clear": found.clear}
+def _told(tests: Mapping[_Key, Callable[..., Difference | None]]) -> dict[_Key, dict[str, Any] | None]:
+    """Return each difference with its interval of 95 %, and whether it is clear among all of these."""
+    differences = {key: test() for key, test in tests.items()}
+    known = {key: test for key, test in tests.items() if differences[key] is not None}
+    news = clear(cast("Mapping[_Key, Test]", known))
+    return {key: found and {**found._asdict(), "clear": key in news} for key, found in differences.items()}
+
+
+def _in_seconds(change: Mapping[str, Any]) -> dict[str, Any]:
+    limits = {f"{name}_s": change[name] for name in Difference._fields}
+    return {
+        **{name: None if value is None else value / NS_PER_S for name, value in limits.items()},
+        "clear": change["clear"],
+    }

@@ -1,5 +1,9 @@
 """What changed between two groups of turns: differences with 95 % confidence intervals, so that noise is no news.
 
+Of many differences of the same turns some look large by chance: which are news is decided over a whole group of them,
+after Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6. With
+nothing changed, a group then has any news in one comparison of twenty at most.
+
 An interval is put together from the intervals of the two sides (Zou and Donner 2008, "Construction of confidence
 intervals about effect measures: a general approach", Statistics in Medicine 27): the distance of each limit from its
 own estimate is what that side is uncertain by, and the two uncertainties add up as squares. Nothing is assumed about
@@ -10,36 +14,73 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from voicespan.local.figures import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-LEAST = {"p50": 10, "p95": 72, "mean": 10, "rate": 1}
+LEAST = {"p50": 10, "p95": 72, "p99": 368, "mean": 10, "rate": 1}
 """How many turns each side must have for a difference to be told. Of fewer than 72 turns, the slowest is not beyond the
-95th percentile with enough certainty."""
+95th percentile with enough certainty; of fewer than 368 not beyond the 99th."""
 
-_TAIL = 0.025
+TAIL = 0.025
+"""What an interval of 95 % leaves out on each side."""
+
 _NORMAL = NormalDist()
-_Z = _NORMAL.inv_cdf(1 - _TAIL)
 _FAR = 12  # standard deviations beyond which nothing is left of a binomial distribution
 
 
 class Difference(NamedTuple):
-    """Now less before, and the limits of its 95 % confidence interval."""
+    """Now less before, and the limits of its confidence interval, of 95 % unless another tail was asked for."""
 
     change: float
     low: float
     high: float
 
     @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def excludes_zero(self) -> bool:
+        """Whether the interval leaves out zero; alone among others, that is no news yet."""
         return self.low > 0 or self.high < 0
+
+
+Test = Callable[[float], Difference]
+"""A difference with the interval that leaves out so much on each side."""
+
+_Key = TypeVar("_Key")
+
+
+def clear(tests: Mapping[_Key, Test]) -> set[_Key]:
+    """Return which of these differences are clear, together with 95 % certainty: that none of them is chance."""
+    left = dict(tests)
+    while left:
+        news = [key for key, test in left.items() if test(TAIL / len(left)).excludes_zero]
+        if not news:
+            break
+        for key in news:
+            del left[key]
+    return set(tests) - set(left)
+
+
+class Moments(NamedTuple):
+    """What is known of the mean of some values: how many, the mean, and the square of its standard error."""
+
+    count: int
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Moments | None:
+        """Return these of the values; None of too few."""
+        count = len(values)
+        if count < LEAST["mean"]:
+            return None
+        total, squares = sum(values), sum(map(operator.mul, values, values))
+        return cls(count, total / count, (count * squares - total * total) / (count * count * (count - 1)))
 
 
 class _Estimate(NamedTuple):
@@ -56,7 +97,9 @@ class _Estimate(NamedTuple):
         return Difference(change, change - below, change + above)
 
 
-def of_percentiles(now: Sequence[int], before: Sequence[int], percent: int) -> Difference | None:
+def of_percentiles(
+    now: Sequence[int], before: Sequence[int], percent: int, tail: float = TAIL
+) -> Difference | None:
     """Return the difference of a percentile of values that are in order; None where one side has too few.
 
     The limits of one percentile are two of the values themselves (Hahn and Meeker 1991, "Statistical Intervals",
@@ -66,23 +109,22 @@ def of_percentiles(now: Sequence[int], before: Sequence[int], percent: int) -> D
     """
     if min(len(now), len(before)) < LEAST[f"p{percent}"]:
         return None
-    return _percentile(now, percent).less(_percentile(before, percent))
+    return _percentile(now, percent, tail).less(_percentile(before, percent, tail))
 
 
-def of_means(now: Sequence[int], before: Sequence[int]) -> Difference | None:
+def of_means(now: Moments | None, before: Moments | None, tail: float = TAIL) -> Difference | None:
     """Return the difference of two means after Welch (1947); None where one side has too few values."""
-    if min(len(now), len(before)) < LEAST["mean"]:
+    if now is None or before is None:
         return None
-    (mean, error), (mean_before, error_before) = _mean(now), _mean(before)
-    change, variance = mean - mean_before, error + error_before
+    change, variance = now.mean - before.mean, now.error + before.error
     if variance == 0:
         return Difference(change, change, change)
-    freedom = variance**2 / (error**2 / (len(now) - 1) + error_before**2 / (len(before) - 1))
-    margin = _student(freedom) * math.sqrt(variance)
+    freedom = variance**2 / (now.error**2 / (now.count - 1) + before.error**2 / (before.count - 1))
+    margin = _student(freedom, tail) * math.sqrt(variance)
     return Difference(change, change - margin, change + margin)
 
 
-def of_rates(now: tuple[int, int], before: tuple[int, int]) -> Difference | None:
+def of_rates(now: tuple[int, int], before: tuple[int, int], tail: float = TAIL) -> Difference | None:
     """Return the difference of two rates, each given as so many of so many; None where one side has no turn.
 
     This is the hybrid score interval, method 10 of Newcombe (1998), "Interval estimation for the difference between
@@ -90,23 +132,24 @@ def of_rates(now: tuple[int, int], before: tuple[int, int]) -> Difference | None
     """
     if min(now[1], before[1]) < LEAST["rate"]:
         return None
-    return _rate(*now).less(_rate(*before))
+    return _rate(*now, tail).less(_rate(*before, tail))
 
 
-def _percentile(ordered: Sequence[int], percent: int) -> _Estimate:
+def _percentile(ordered: Sequence[int], percent: int, tail: float) -> _Estimate:
     count = len(ordered)
     value = percentile(ordered, percent)
-    below, low_certainty = _rank_below(count, percent)
-    above, high_certainty = _rank_below(count, 100 - percent)  # counted from the other end
-    low, high = ordered[below - 1], ordered[count - above]
+    below, low_certainty = _rank_below(count, percent, tail)
+    above, high_certainty = _rank_below(count, 100 - percent, tail)  # counted from the other end
+    low: float = ordered[below - 1] if below else -math.inf
+    high: float = ordered[count - above] if above else math.inf
     return _Estimate(value, value - (value - low) * low_certainty, value + (high - value) * high_certainty)
 
 
-@lru_cache(1024)
-def _rank_below(count: int, percent: int) -> tuple[int, float]:
-    """Return the highest rank whose value exceeds the percentile with a probability of at most 2.5 %.
+@lru_cache(4096)
+def _rank_below(count: int, percent: int, tail: float = TAIL) -> tuple[int, float]:
+    """Return the highest rank whose value exceeds the percentile with a probability of at most `tail`; 0 is none.
 
-    The second number says by how much the distance to it is more than 97.5 % certainty needs.
+    The second number says by how much the distance to it is more than that certainty needs.
     """
     share = percent / 100
     deviation = math.sqrt(count * share * (1 - share))
@@ -119,33 +162,35 @@ def _rank_below(count: int, percent: int) -> tuple[int, float]:
         + (count - rank) * math.log(1 - share)
     )
     total = beyond = 0.0
-    while total + chance <= _TAIL:  # chance: that exactly `rank` of the values lie below the percentile
+    while total + chance <= tail:  # chance: that exactly `rank` of the values lie below the percentile
         total = beyond = total + chance
         chance *= (count - rank) / (rank + 1) * share / (1 - share)
         rank += 1
-    return rank, _Z / _NORMAL.inv_cdf(1 - beyond)
+    return rank, _z(tail) / _NORMAL.inv_cdf(1 - beyond) if rank else 1.0
 
 
-def _mean(values: Sequence[int]) -> tuple[float, float]:
-    """Return the mean and the square of its standard error."""
-    count, total = len(values), sum(values)
-    squares = sum(map(operator.mul, values, values))
-    return total / count, (count * squares - total * total) / (count * count * (count - 1))
+@lru_cache(256)
+def _z(tail: float) -> float:
+    return _NORMAL.inv_cdf(1 - tail)
 
 
-def _student(freedom: float) -> float:
-    """Return the 97.5th percentile of Student's t (Abramowitz and Stegun 26.7.5); of 9 degrees of freedom or more."""
+def _student(freedom: float, tail: float = TAIL) -> float:
+    """Return what Student's t exceeds with this probability (Abramowitz and Stegun 26.7.5).
+
+    It takes 9 degrees of freedom or more.
+    """
+    z = _z(tail)
     terms = (
-        _Z,
-        (_Z**3 + _Z) / 4,
-        (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96,
-        (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / 384,
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
     return sum(term / freedom**power for power, term in enumerate(terms))
 
 
-def _rate(part: int, whole: int) -> _Estimate:
-    rate = part / whole
-    middle = (part + _Z**2 / 2) / (whole + _Z**2)
-    margin = _Z / (whole + _Z**2) * math.sqrt(rate * (1 - rate) * whole + _Z**2 / 4)
+def _rate(part: int, whole: int, tail: float) -> _Estimate:
+    rate, z = part / whole, _z(tail)
+    middle = (part + z**2 / 2) / (whole + z**2)
+    margin = z / (whole + z**2) * math.sqrt(rate * (1 - rate) * whole + z**2 / 4)
     return _Estimate(rate, max(middle - margin, 0.0), min(middle + margin, 1.0))
