@@ -149,7 +149,7 @@ def tell_open(receiver: Receiver) -> None:
 
 def fill(receiver: Receiver) -> dict[str, Any]:
     """Put everything there, and return what the addresses name."""
-    chance = random.Random(5)  # noqa: S311 - the same picture each time
+    chance = random.Random(5)
     demo(receiver)
     add(receiver, *calls(chance, 360, 17_000, 1.0), run="prompt-v1")
     add(receiver, *calls(chance, 412, 7_500, 1.5), run="prompt-v2")
@@ -182,7 +182,9 @@ def draw(browser: Browser, receiver: Receiver, picture: Picture, address: str) -
     page.screenshot(path=path)
     page.close()
     with Image.open(path) as image:
-        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
     size = path.stat().st_size
     sys.stdout.write(f"{path} {size} bytes\n")
     if size > MOST_BYTES:

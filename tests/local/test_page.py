@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from voicespan.local import page as pages
+from voicespan.local.form import PROTOBUF
 from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
-from .otlp import MS
+from .otlp import MS, Trace, request
 from .pages import (
     MANY,
     add,
@@ -104,6 +108,43 @@ def test_without_turns_it_says_how_to_send_some(browser: Browser, receiver: Rece
         add(receiver, recent())
         page.wait_for_selector("#list tbody tr")
         assert not page.locator("#empty").is_visible()
+
+
+@needs_chromium
+def test_commands_carry_the_token(browser: Browser) -> None:
+    """Of a receiver with a token the commands set what a service needs to be let in; sent like that, a turn comes."""
+    with Receiver(port=0, token="a-token-of-20-letters") as receiver:
+        with opened(browser, receiver, "/?token=a-token-of-20-letters") as page:
+            page.wait_for_selector(".command code:has-text('OTEL_EXPORTER_OTLP_HEADERS')")
+            (command,) = (
+                text for text in page.locator(".command code").all_inner_texts() if text.startswith("export ")
+            )
+            found = subprocess.run(
+                ["/bin/sh", "-c", f"{command}; echo $OTEL_EXPORTER_OTLP_ENDPOINT; echo $OTEL_EXPORTER_OTLP_HEADERS"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            endpoint, headers = found.stdout.split()
+            name, _, value = headers.partition("=")
+            sent = request(*recent().spans).SerializeToString()
+            answer = httpx.post(
+                f"{endpoint}/v1/traces", content=sent, headers={"Content-Type": PROTOBUF, name: unquote(value)}
+            )
+            assert answer.status_code == 200
+            page.wait_for_selector("#list tbody tr")
+
+
+@needs_chromium
+def test_it_says_when_what_came_is_no_turn(browser: Browser, receiver: Receiver) -> None:
+    """Where only other traces came, the page says how many, and leads to them."""
+    trace = Trace(onset_ns=time.time_ns() - 1000 * MS)
+    trace.add("GET /rooms", 0, 40, scope="http", service="shop")
+    add(receiver, trace)
+    with opened(browser, receiver) as page:
+        page.wait_for_selector("#empty h2:text-is('1 trace came, none is a turn')")
+        page.get_by_role("link", name="see what came").click()
+        expect_count(page, "#traces tbody tr", 1)
 
 
 @needs_chromium

@@ -24,7 +24,7 @@ from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
 from .otlp import MS, Trace, log, log_request, metrics_request, pairs
-from .pages import add, demo, expect_count, fill, needs_chromium, opened, recent, until
+from .pages import add, demo, expect_count, fill, needs_chromium, opened, painted, recent, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +95,17 @@ def test_log_lines_stand_beside_the_spans(browser: Browser, receiver: Receiver) 
         add(receiver, recent(2))
         expect_count(page, "#list tbody tr", 2)
         assert not shown.nth(0).is_visible()
+
+
+def test_list_says_what_was_logged(browser: Browser, receiver: Receiver) -> None:
+    """A line of the list says how many lines its turn logged, and how many of them are warnings."""
+    trace = recent(1)
+    add(receiver, trace, recent(2))
+    lines = [log(trace, text, severity_number=severity) for text, severity in (("one", 9), ("two", 13))]
+    receiver.store.add_logs(decode_logs(PROTOBUF, log_request(*lines).SerializeToString()).logs)
+    with opened(browser, receiver) as page:
+        assert page.locator(f"#list tr[data-turn='{trace.hex}'] .logged").inner_text() == "2 lines · 1 warning"
+        assert page.locator("#list tbody .logged").all_inner_texts().count("") == 1
 
 
 def test_turn_leads_to_the_one_that_interrupted_it(browser: Browser, receiver: Receiver) -> None:
@@ -269,6 +280,38 @@ def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver
         assert audio.evaluate("(audio) => !audio.paused && audio.currentTime > 0")
 
 
+def test_audio_is_drawn_and_its_place_marked(browser: Browser, keeping: Receiver) -> None:
+    """What was said is drawn as loud as it was, on the axis of the waterfall and of the lanes; a mark follows the audio."""
+    trace = recent(1, 1.5)
+    add(keeping, trace)
+    say(keeping, trace, "user", "Will it rain?", 1.5)
+    say(keeping, trace, "agent", "Yes, from nine on.", 2.5)
+    with opened(browser, keeping, f"/?view=sessions&call=call-1&turn={trace.hex}") as page:
+        expect_count(page, "#turn .audio-row .wave", 2)
+        expect_count(page, ".lanes .sound .wave", 2)
+        # The agent's voice begins where the heard silence ends, and is as long as its audio.
+        left, right = box(page, "#turn .audio-row .sound >> nth=1")
+        axis = box(page, "#turn .audio-row .lane >> nth=1")
+        silence = box(page, "#turn .row:has-text('voice.response') .bar")
+        assert left == pytest.approx(silence[1], abs=3)
+        assert (right - left) / (axis[1] - axis[0]) == pytest.approx(2.5 / (2 + 1.5 + 3), abs=0.02)
+        lane = box(page, ".lanes .talk.agent .sound")
+        assert lane[0] == pytest.approx(box(page, ".lanes .talk.agent .voice")[0], abs=2)
+        assert page.locator(".playhead").first.evaluate("(mark) => getComputedStyle(mark).opacity") == "0"
+        # A click plays it from there, and the marks of both axes go along.
+        page.evaluate("document.querySelectorAll('audio').forEach((audio) => { audio.muted = true; })")
+        page.locator("#turn .audio-row .sound").nth(1).click(position={"x": (right - left) * 0.4, "y": 8})
+        audio = page.locator("#turn .said-by.agent audio")
+        until(lambda: audio.evaluate("(audio) => audio.currentTime") > 1.1)
+        mark = box(page, "#turn .playhead")
+        assert left + (right - left) * 0.4 < mark[0] < right + 3
+        assert lane[0] + (lane[1] - lane[0]) * 0.3 < box(page, ".lanes .playhead")[0] < lane[1] + 3
+        assert page.locator(".playhead").first.evaluate("(mark) => getComputedStyle(mark).opacity") == "1"
+        add(keeping, recent(2))
+        expect_count(page, ".spoken li", 2)
+        expect_count(page, ".lanes .sound .wave", 2)
+
+
 def test_without_content_it_says_how_to_keep_it(browser: Browser, receiver: Receiver) -> None:
     """Where nothing that is said is kept, turn and session say how to switch it on, with a command to copy."""
     trace = recent(1)
@@ -360,6 +403,59 @@ def test_what_the_lanes_show_is_said_in_words(browser: Browser, receiver: Receiv
         page.locator(".talk.agent .gap").first.hover()
 
 
+def test_long_session_shows_where_one_is(browser: Browser, receiver: Receiver) -> None:
+    """Of a session of 1,200 turns the newest are shown, those around a chosen turn, and with links all others."""
+    fill(receiver, 1200, session_id="long")
+    turns = receiver.store.reader.turns(TurnQuery(session="long", ascending=True, limit=2000))
+    newest, early = turns[-1].trace_id, turns[100].trace_id
+    with opened(browser, receiver, "/?view=sessions&call=long") as page:
+        pages = page.locator("#conversation .pages")
+        assert "turns 700 to 1,199 of 1,199" in pages.inner_text()
+        assert page.locator(f".spoken li[data-turn='{newest}']").count() == 1
+        pages.get_by_role("link", name="earlier").click()
+        page.wait_for_selector(".pages:has-text('turns 200 to 699 of 1,199')")
+        assert "first=199" in page.url
+        pages.get_by_role("link", name="first").click()
+        page.wait_for_selector(".pages:has-text('turns 1 to 500')")
+        page.locator(f".spoken li[data-turn='{early}'] a").first.click()
+        page.wait_for_selector(f".spoken li.on[data-turn='{early}']")
+        assert "turns 1 to 500" in pages.inner_text()
+        pages.get_by_role("link", name="newest").click()
+        page.wait_for_selector(".pages:has-text('turns 700 to 1,199')")
+    with opened(browser, receiver, f"/?view=sessions&call=long&turn={turns[600].trace_id}") as page:
+        page.wait_for_selector(f".spoken li.on[data-turn='{turns[600].trace_id}']")
+        assert page.locator(f".spoken li[data-turn='{newest}']").count() == 0
+
+
+def test_cause_of_each_turn_of_the_demo_is_two_clicks_away(browser: Browser, receiver: Receiver) -> None:
+    """The page of the demo: the slowest dot opens its turn, which says why; a second click opens the span to blame."""
+    turns = demo(receiver)
+    slow = max(
+        (turn for turn in turns if turn.response_ns and not turn.unanswered), key=lambda turn: turn.response_ns or 0
+    )
+    assert slow.bottleneck == "tts"
+    with opened(browser, receiver) as page:
+        places = page.evaluate(
+            "import('/chart.js').then(({ places }) => ({ x: [...places.x], y: [...places.y], scale: devicePixelRatio }))"
+        )
+        canvas = page.locator("#plot canvas").bounding_box()
+        assert canvas is not None
+        top = min(range(len(places["y"])), key=lambda place: places["y"][place])
+        x, y = (places[axis][top] / places["scale"] for axis in "xy")
+        page.mouse.click(canvas["x"] + x, canvas["y"] + y)
+        page.wait_for_selector(f"#turn .foot code:text-is('{slow.trace_id}')")
+        assert page.locator("#turn .why").inner_text() == cause(slow)
+        assert page.locator("#turn .strip div").count() == sum(share > 0 for share in slow.shares.values())
+        page.get_by_role("button", name="tts.first_audio").first.click()
+        assert "took" in page.locator("#turn .details").inner_text()
+        # Each other turn, whatever became of it, is one click away and says the same as the terminal.
+        page.locator("#sort").select_option("start")
+        for turn in turns:
+            page.locator(f"#list tr[data-turn='{turn.trace_id}'] td").nth(3).click()
+            page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
+            assert page.locator("#turn .why").inner_text() == cause(turn)
+
+
 def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
     """The demo's call in the page: each turn with the sentence of the terminal, in the colour of its bottleneck."""
     turns = demo(receiver)
@@ -423,7 +519,7 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_noise_is_no_news(browser: Browser, receiver: Receiver, seed: int) -> None:
     """Two runs whose turns are drawn from one distribution show no clear change, though no figure of them is equal."""
-    two_runs(receiver, 0.0, random.Random(seed))  # noqa: S311
+    two_runs(receiver, 0.0, random.Random(seed))
     with opened(browser, receiver, "/?view=runs") as page:
         changed = page.locator("#compare tr", has=page.get_by_role("rowheader", name="llm", exact=True))
         now, before = (changed.locator("td").nth(place).inner_text() for place in (0, 1))
@@ -439,6 +535,7 @@ def test_figures_say_what_changed(browser: Browser, receiver: Receiver) -> None:
         page.locator("#filter-run").select_option(label="after")
         page.locator("#filter-against").select_option(label="before")
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
+        assert "was" in page.locator("#figures > div", has_text="p99").inner_text()
         assert "no clear change" in page.locator("#figures a[data-key=failed]").inner_text()
         silence = page.locator("#silence tbody tr", has_text="llm")
         assert "+400 ms" in silence.inner_text()
@@ -463,6 +560,19 @@ def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: R
         page.locator("#filter-against").select_option("before")
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
         assert "against=before" in page.url
+
+
+def test_figures_say_how_soon_the_agent_is_silenced(browser: Browser, receiver: Receiver) -> None:
+    """Where users spoke over the agent, a key figure says how soon it was silent; a click shows those turns as dots."""
+    silenced = [turn.silenced_ns for turn in demo(receiver) if turn.silenced_ns]
+    assert silenced
+    with opened(browser, receiver) as page:
+        figure = page.locator("#figures a", has_text="silenced within")
+        assert f"{silenced[0] / 1e6:.0f} ms" in figure.inner_text()
+        figure.click()
+        page.wait_for_selector("#plot-words:has-text('turns without silenced within')")
+        assert "of=silenced" in page.url
+        assert painted(page) == len(silenced)
 
 
 # In progress
@@ -560,6 +670,22 @@ def test_other_traces_have_a_plain_waterfall(browser: Browser, receiver: Receive
         late.add("GET /late", 0, 40, scope="http", service="shop")
         add(receiver, late)
         page.wait_for_selector("#traces a:text-is('GET /late')")
+
+
+def test_what_is_not_whole_says_so(browser: Browser, receiver: Receiver) -> None:
+    """A trace without its root span is marked as incomplete, and one of which only log lines came opens to them."""
+    part, bare = Trace(onset_ns=time.time_ns() - 20_000 * MS), Trace(onset_ns=time.time_ns() - 10_000 * MS)
+    part.add("SELECT", 5, 30, b"12345678", scope="db", service="shop")
+    add(receiver, part)
+    line = log(bare, "nothing to see", severity_number=9)
+    receiver.store.add_logs(decode_logs(PROTOBUF, log_request(line).SerializeToString()).logs)
+    with opened(browser, receiver, "/?view=traces") as page:
+        assert "incomplete" in page.locator(f"#traces tr[data-turn='{part.hex}']").inner_text()
+        page.locator(f"#traces tr[data-turn='{part.hex}'] td").last.click()
+        page.wait_for_selector("#turn h2 .tag.incomplete")
+        page.goto(f"{receiver.endpoint}/?view=traces&turn={bare.hex}")
+        page.wait_for_selector("#turn .log li:has-text('nothing to see')")
+        assert "only what was logged" in page.locator("#turn .turn-head").inner_text()
 
 
 # Files
