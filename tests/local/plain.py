@@ -89,6 +89,9 @@ def plain(trace: Trace, run: str) -> Plain:
     lengths |= {"start": start_ns, "duration": end_ns - start_ns}
     if waits:
         lengths["response"] = length(waits[0])
+    barge_ins = {said(span)["voice.barge_in.phase"]: length(span) for span in named["barge_in"]}
+    if barge_ins:
+        lengths["silenced"] = barge_ins.get("total") or barge_ins["playback_stop"]
     of_stage = {"model": "llm", "voice": "tts", "worker": "tts"}
     keys = {"model": "gen_ai.request.model", "voice": "voice.tts.voice.name", "worker": "voice.worker.id"}
     labels = {
@@ -165,6 +168,9 @@ def some_turns(count: int, seed: int) -> list[Trace]:
                 start_ms = draw.randint(2300, 2900)
                 critical = draw.random() < 0.5
                 trace.add(name, start_ms, start_ms + draw.randint(1, 900), root.span_id, voice__critical_path=critical)
+        for phase in ("detection", "playback_stop", "total")[draw.randint(-3, 1) :] if draw.random() < 0.3 else ():
+            start_ms = draw.randint(3000, 3100)
+            trace.add("barge_in", start_ms, start_ms + draw.randint(1, 400), root.span_id, voice__barge_in__phase=phase)
         for key, value in (("gen_ai.request.model", "large-chat"), ("voice.worker.id", "tts-1")):
             if draw.random() < 0.5:
                 for _, _, span in trace.spans:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicespan.local import figures
+from voicespan.local.decode import decode_protobuf
 from voicespan.local.query import SORT_COLUMNS, TurnQuery
 
-from .otlp import MS
-from .plain import QUERIES, Stored, ranked, within
+from .otlp import MS, request, turn
+from .plain import QUERIES, Plain, Stored, ranked, within
+from .rows import put_turns
 
 if TYPE_CHECKING:
     from voicespan.local.server import Receiver
@@ -104,31 +107,59 @@ def test_silence_is_shared_out_whole(query: TurnQuery, stored: Stored) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(query=QUERIES, of=st.sampled_from(list(figures.LATENCIES)), newest=st.integers(1, 200))
-def test_every_turn_is_a_dot(query: TurnQuery, of: str, newest: int, stored: Stored) -> None:
-    """The chart has a dot for each turn that has the latency, in order of time, and counts what it leaves out."""
+@given(query=QUERIES, of=st.sampled_from(list(figures.LATENCIES)), most=st.integers(1, 200))
+def test_every_turn_is_a_dot(query: TurnQuery, of: str, most: int, stored: Stored) -> None:
+    """The chart has a dot for each turn that has the latency, in order of time; of too many it leaves out fast ones."""
     turns = stored.matching(query)
     turns.sort(key=lambda each: each.start_ns)
-    found = json.loads(figures.dots(stored.reader, query, of, newest))
-    drawn = [each for each in turns[-newest:] if of in each.lengths]
+    known = {each.trace_id: each for each in turns if of in each.lengths}
+    found = json.loads(figures.dots(stored.reader, query, of, most))
+    drawn = [each for each in known.values() if each.trace_id in found["trace_id"]]
     assert found["trace_id"] == [each.trace_id for each in drawn]
     assert found["time_s"] == [each.start_ns / 1_000_000_000 for each in drawn]
     assert found["value_s"] == [each.lengths[of] / 1_000_000_000 for each in drawn]
     assert found["turns"] == len(turns)
-    assert found["beyond"] == max(len(turns) - newest, 0)
-    assert found["without"] == len(turns[-newest:]) - len(drawn)
+    assert (found["thinned"], found["without"]) == (len(known) - len(drawn), len(turns) - len(known))
+    assert len(drawn) == min(len(known), most)
     for each, mark in zip(drawn, found["mark"], strict=True):
-        failed = each.outcome in ("error", "timeout")
-        assert found["marks"][mark] == (
-            "error" if failed else "unanswered" if each.unanswered
-            else "interrupted" if each.outcome == "interrupted" else ""
-        )  # fmt: skip
-    counted = [each for each in drawn if not (each.unanswered and of == "response")]
-    lines: dict[str, Any] = found["lines"]
-    if counted:
-        last = [each.lengths[of] for each in counted[-lines["window"] :]]
-        assert [lines[f"p{p}_s"][-1] for p in (50, 95, 99)] == [ranked(last, p) for p in (50, 95, 99)]
-        assert lines["time_s"][-1] == counted[-1].start_ns / 1_000_000_000
+        assert found["marks"][mark] == marked(each)
+    left_out = [each for each in known.values() if each not in drawn]
+    if len([each for each in known.values() if is_bad(each)]) + most // 2 <= most:
+        assert not any(map(is_bad, left_out))
+        slowest = sorted((each.lengths[of] for each in known.values()), reverse=True)
+        assert all(each.lengths[of] <= slowest[min(len(known) // 20, most // 2)] for each in left_out)
+
+
+def is_bad(each: Plain) -> bool:
+    """Whether a turn failed, or nobody answered."""
+    return marked(each) in ("error", "unanswered")
+
+
+def marked(each: Plain) -> str:
+    """What the dot of a turn is marked with."""
+    if each.outcome in ("error", "timeout"):
+        return "error"
+    return "unanswered" if each.unanswered else "interrupted" if each.outcome == "interrupted" else ""
+
+
+@settings(deadline=None, max_examples=60)
+@given(query=QUERIES, of=st.sampled_from(list(figures.LATENCIES)), most=st.integers(1, 200))
+def test_lines_are_over_all_turns(query: TurnQuery, of: str, most: int, stored: Stored) -> None:
+    """Each point of the lines is of the turns before it, whether they have a dot or not; points are spread evenly."""
+    turns = sorted(stored.matching(query), key=lambda each: each.start_ns)
+    counted = [each for each in turns if of in each.lengths and not (each.unanswered and of == "response")]
+    lines: dict[str, Any] = json.loads(figures.dots(stored.reader, query, of, most))["lines"]
+    window = max(20, len(counted) // 20)
+    assert lines["window"] == min(window, len(counted))
+    places = {each.start_ns / 1_000_000_000: place for place, each in enumerate(counted)}
+    ends = [places[time_s] + 1 for time_s in lines["time_s"]]
+    steps = {after - before for before, after in itertools.pairwise(ends)}
+    assert len(ends) == min(60, max(len(counted) - window, 0) + 1, len(counted))
+    assert not ends or (ends[0], ends[-1]) == (min(window, len(counted)), len(counted))
+    assert not steps or max(steps) - min(steps) <= 1
+    for number, end in enumerate(ends):
+        values = [each.lengths[of] for each in counted[max(end - window, 0) : end]]
+        assert [lines[f"p{p}_s"][number] for p in (50, 95, 99)] == [ranked(values, p) for p in (50, 95, 99)]
 
 
 @settings(deadline=None, max_examples=30)
@@ -173,3 +204,26 @@ def test_errors_are_the_turns_that_the_filter_finds(stored: Stored) -> None:
     whole, failed = figures.figures(reader, TurnQuery()), TurnQuery(outcome="failed", limit=1000)
     assert whole["errors"] == len(reader.turns(failed)) == figures.figures(reader, failed)["turns"] > 0
     assert {turn.outcome for turn in reader.turns(failed)} == {"error", "timeout"}
+
+
+def test_thinned_dots_are_spread_evenly(receiver: Receiver) -> None:
+    """Of 5,000 turns with room for 500, every slow, failed and unanswered one has a dot, the fast ones all over time."""
+    receiver.store.add(decode_protobuf(request(*turn().spans).SerializeToString()).spans)
+    (model,) = receiver.store.reader.turns(TurnQuery())
+    rows = [
+        model._replace(
+            trace_id=f"{index:032x}",
+            start_ns=model.start_ns + index * 1_000_000_000,
+            response_ns=(5_000 if index % 100 == 7 else 400 + index % 13) * MS,
+            outcome="error" if index % 100 == 50 else "completed",
+            unanswered=index % 100 == 80,
+        )
+        for index in range(5_000)
+    ]
+    put_turns(receiver.store, rows)
+    found = json.loads(figures.dots(receiver.store.reader, TurnQuery(), most=500))
+    shown = sorted(int(trace_id, 16) for trace_id in found["trace_id"] if int(trace_id, 16) < 5_000)
+    assert set(shown) >= {index for index in range(5_000) if index % 100 in (7, 50, 80)}
+    assert max(after - before for before, after in itertools.pairwise(shown)) < 40
+    assert (len(found["trace_id"]), found["thinned"]) == (500, 4_501)
+    assert len(found["lines"]["time_s"]) == 60

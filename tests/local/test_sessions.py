@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 
+from voicespan.cli import main
 from voicespan.local.audio import peaks
 from voicespan.local.conversation import MAX_TURNS, UnknownSessionError, conversation
 from voicespan.local.query import TurnQuery
@@ -191,21 +193,36 @@ def test_interruption_is_known_on_both_sides(receiver: Receiver) -> None:
     assert by == [second.hex, None, None]
 
 
-def test_long_session_is_cut_and_says_so(store: Store) -> None:
-    """Of a session of very many turns the first are given and the rest is counted; one that is none is said."""
-    store.add(received(turn(session="long")))
-    (model,) = store.reader.turns(TurnQuery())
+def test_long_session_is_given_in_pages(receiver: Receiver) -> None:
+    """A session of more turns than fit shows the newest ones, those around one, or from one on; the rest is counted."""
+    store = receiver.store
+    store.add(received(turn(1, session="long")))
+    (row,) = store.reader.turns(TurnQuery())
+    whole = MAX_TURNS + 200
     put_turns(
         store,
-        [
-            model._replace(trace_id=f"{index:032x}", start_ns=model.start_ns + index)
-            for index in range(1, MAX_TURNS + 10)
-        ],
+        (row._replace(trace_id=f"{number:032x}", start_ns=row.start_ns + number * 1_000_000_000) for number in range(1, whole)),
     )
-    found = conversation(store.reader, "long")
-    assert (len(found["turns"]), found["beyond"]) == (MAX_TURNS, 10)
-    starts = [told["start_s"] for told in found["turns"]]
-    assert starts == sorted(starts)
+
+    def page(**parameters: Any) -> tuple[int, int, int, int]:
+        found = httpx.get(f"{receiver.endpoint}/api/session", params={"id": "long", **parameters}).json()
+        starts = [round((told["start_s"] - row.start_ns / 1e9)) for told in found["turns"]]
+        assert starts == list(range(found["first"], found["first"] + len(starts)))
+        assert (found["matching"], found["earlier"]) == (whole, found["first"])
+        assert found["earlier"] + len(starts) + found["later"] == whole == found["beyond"] + len(starts)
+        return starts[0], starts[-1], found["earlier"], found["later"]
+
+    assert page() == (200, whole - 1, 200, 0)
+    assert page(first=0) == (0, MAX_TURNS - 1, 0, 200)
+    assert page(first=150) == (150, 649, 150, 50)
+    assert page(first=10**6) == page()
+    assert page(around=f"{330:032x}") == (80, 579, 80, 120)
+    assert page(around=f"{5:032x}") == page(first=-3) == page(first=0)
+    assert page(around=f"{whole - 1:032x}") == page()
+    store.add(received(other := turn(1, session="other")))
+    for around in (other.hex, "f" * 32, "xyz"):
+        answer = httpx.get(f"{receiver.endpoint}/api/session", params={"id": "long", "around": around})
+        assert answer.status_code == 400
     with pytest.raises(UnknownSessionError, match="no turn of a session 'none'"):
         conversation(store.reader, "none")
 
@@ -311,3 +328,62 @@ def test_peaks_follow_the_audio(receiver: Receiver) -> None:
 def test_short_audio_has_fewer_peaks(size: int, count: int) -> None:
     """Of fewer samples than peaks each is one; half a sample at the end is none."""
     assert len(peaks(b"\1" * size)) == count
+
+
+def test_turns_of_a_list_say_how_many_log_lines_they_have(receiver: Receiver) -> None:
+    """Each row has the number of its log lines, and of the warnings and worse among them."""
+    first, second = turn(), turn()
+    receiver.store.add(received(first, second))
+    lines = [log(first, f"{number}", severity_number=number) for number in (0, 9, 12, 13, 17, 24)]
+    receiver.store.add_logs(logs(*lines))
+    rows = httpx.get(f"{receiver.endpoint}/api/turns").json()["turns"]
+    found = {row["trace_id"]: (row["log_lines"], row["log_warnings"]) for row in rows}
+    assert found == {first.hex: (6, 3), second.hex: (0, 0)}
+
+
+def test_how_soon_the_agent_was_silent_is_a_latency(receiver: Receiver) -> None:
+    """The time to silence after a barge-in has percentiles, a column to sort by, dots, and a row of the comparison."""
+    traces = [turn(outcome="interrupted") for _ in range(30)]
+    for number, trace in enumerate(traces):
+        trace.add("barge_in", 3000, 3100 + 10 * number, trace.spans[0][2].span_id, voice__barge_in__phase="total")
+    receiver.store.add(received(*traces, turn()))
+
+    def ask(address: str) -> Any:
+        return httpx.get(f"{receiver.endpoint}/api/{address}").json()
+
+    silenced = ask("figures")["stages"]["silenced"]
+    assert (silenced["turns"], silenced["p50_s"], silenced["p95_s"]) == (30, 0.24, 0.38)
+    assert ask("turns?sort=silenced&limit=1")["turns"][0]["trace_id"] == traces[-1].hex
+    assert ask("turns?stage=silenced&over_ms=300")["matching"] == 9
+    assert len(ask("dots?of=silenced")["trace_id"]) == 30
+    assert ask("compare?against=..")["latencies"]["silenced"]["p50"]["clear"] is False
+
+
+def test_trace_of_log_records_alone_can_be_opened(receiver: Receiver) -> None:
+    """A trace whose spans went elsewhere, or have not come yet, shows its log; other traces say whether they are whole."""
+    alone, rootless, rooted = turn(), Trace(), Trace()
+    receiver.store.add_logs(logs(log(alone, "only this")))
+    rootless.add("child", 0, 5, b"p" * 8, scope="http")
+    rooted.add("child", 0, 5, rooted.add("GET", 0, 9, scope="http"), scope="http")
+    receiver.store.add(received(rootless, rooted))
+    found = httpx.get(f"{receiver.endpoint}/api/turns/{alone.hex[:12]}").json()
+    assert (found["trace_id"], found["turn"], found["spans"]) == (alone.hex, None, [])
+    assert [line["body"] for line in found["logs"]] == ["only this"]
+    listed = httpx.get(f"{receiver.endpoint}/api/traces?limit=9").json()["traces"]
+    assert {each["trace_id"]: each["complete"] for each in listed} == {rootless.hex: False, rooted.hex: True}
+    shown = CliRunner().invoke(main, ["show", alone.hex, "--db", str(receiver.store.path)])
+    assert (shown.exit_code, "log records only" in shown.stderr) == (1, True)
+
+
+def test_spans_of_a_trace_are_bounded(receiver: Receiver) -> None:
+    """Of very many spans 2,000 are given, with all that make the turn, and the rest is counted."""
+    trace = turn()
+    own = [span.name for _, scope, span in trace.spans if scope == "voicespan"]
+    for number in range(3_000):
+        trace.add(f"query {number}", 0.1, 1, trace.spans[0][2].span_id, scope="db")
+    receiver.store.add(received(trace))
+    found = httpx.get(f"{receiver.endpoint}/api/turns/last").json()
+    assert (len(found["spans"]), found["spans_beyond"]) == (2_000, len(trace.spans) - 2_000)
+    assert sorted(span["name"] for span in found["spans"] if span["scope"] == "voicespan") == sorted(own)
+    starts = [span["start_s"] for span in found["spans"]]
+    assert starts == sorted(starts)

@@ -11,7 +11,7 @@
 | `/api/dots` | one latency of every turn over time, with percentile lines; `of` names the latency |
 | `/api/choices` | the services, models, voices, workers and outcomes that there are |
 | `/api/sessions` | the sessions of the turns of a query, the newest first |
-| `/api/session` | one session (`id`) as a conversation: its turns, and when each side was heard |
+| `/api/session` | one session (`id`) as a conversation: its newest turns, those `around` one, or from the `first` on |
 | `/api/runs` | the runs of the turns of a query, the newest first |
 | `/api/compare` | what changed between the turns of a query and others: `against=run:ID` or `against=SINCE..UNTIL` |
 | `/api/traces` | the newest traces that are no turns |
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from voicespan.local.live import Live
     from voicespan.local.reader import Reader
 
+
+MAX_SPANS = 2_000
+"""The spans of one trace that are given; the rest is counted."""
 
 MAX_LOGS = 500
 """The log records of one turn that are given; the rest is counted."""
@@ -119,17 +122,25 @@ class Api:
 
     def _turns(self, parameters: Mapping[str, str], *, near: bool) -> dict[str, Any]:
         query = view.query(parameters)
-        found = [view.turn(turn, content=near) for turn in self.reader.turns(query)]
+        rows = self.reader.turns(query)
+        counts = self.reader.log_counts([row.trace_id for row in rows])
+        found = []
+        for row in rows:
+            lines, warnings = counts.get(row.trace_id, (0, 0))
+            found.append(view.turn(row, content=near) | {"log_lines": lines, "log_warnings": warnings})
         with self.reader.columns.current() as columns:
             return {"matching": len(columns.select(query)), "turns": found}
 
     def _turn(self, prefix: str, *, near: bool) -> dict[str, Any]:
         trace_id = self.reader.find(prefix)
         turn = self.reader.turn(trace_id)
+        spans = self.reader.spans(trace_id, content=near, most=MAX_SPANS)
+        more = self.reader.count_spans(trace_id) - len(spans) if len(spans) == MAX_SPANS else 0
         logs = self.reader.logs(trace_id, MAX_LOGS, content=near)
         beyond = self.reader.count_logs(trace_id) - len(logs) if len(logs) == MAX_LOGS else 0
         return {
-            **view.trace(trace_id, turn, self.reader.spans(trace_id, content=near), content=near),
+            **view.trace(trace_id, turn, spans, content=near),
+            "spans_beyond": more,
             "neighbours": self.reader.neighbours(turn) if turn else {},
             "interrupted_by": self.reader.interrupted_by(turn) if turn else None,
             "run": turn.run if turn else None,
@@ -188,8 +199,15 @@ class Api:
         return sessions(self.reader, view.query(parameters))
 
     def _session(self, parameters: Mapping[str, str], *, near: bool) -> dict[str, Any]:
-        (session_id,) = _only(parameters, "id")
-        return conversation(self.reader, session_id, content=near) | self._about_content(near=near)
+        session_id, around, first = _only(parameters, "id", "around", "first")
+        found = conversation(
+            self.reader,
+            session_id,
+            content=near,
+            around=around or None,
+            first=view.number(parameters, "first", 0, 1) if first else None,
+        )
+        return found | self._about_content(near=near)
 
     def _runs(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         return runs(self.reader, view.query(parameters))

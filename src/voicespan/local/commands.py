@@ -146,6 +146,8 @@ def show(*, trace: str, database: Path | None, as_json: bool) -> None:
         trace_id = reader.find(trace)
         spans = reader.spans(trace_id)
         turn = reader.turn(trace_id)
+    if not spans and not as_json:
+        raise click.ClickException(f"trace {trace_id} has log records only: open it on the page of `voicespan ui`")
     if as_json:
         click.echo(json.dumps(view.trace(trace_id, turn, spans), indent=2))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from voicespan import names as n
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from voicespan.local.turn import Turn
 
 MAX_TURNS = 500
-"""The turns that are given; the rest is counted."""
+"""The turns that are given at once; the others are counted."""
 
 _NAMES = (
     n.SPAN_TURN,
@@ -36,15 +37,26 @@ class UnknownSessionError(LookupError):
     """There is no turn of this session."""
 
 
-def conversation(reader: Reader, session_id: str, *, content: bool = True) -> dict[str, Any]:
+def conversation(
+    reader: Reader, session_id: str, *, content: bool = True, around: str | None = None, first: int | None = None
+) -> dict[str, Any]:
     """Return one session: each turn with when user and agent were heard, and with `content` what they said.
+
+    Of a long session these are the newest turns; or those around the turn of this trace; or those from the `first` on,
+    counted from 0.
 
     Raises:
         UnknownSessionError: there is no turn of it.
+        ValueError: the trace is no turn of it.
 
     """
     query = TurnQuery(session=session_id, ascending=True, limit=MAX_TURNS)
-    rows = reader.turns(query)
+    matching = reader.count_of(query)
+    if around is not None:
+        first = _place(reader, query, around) - MAX_TURNS // 2
+    last = max(matching - MAX_TURNS, 0)
+    first = last if first is None else min(max(first, 0), last)
+    rows = reader.turns(replace(query, offset=first))
     if not rows:
         raise UnknownSessionError(f"there is no turn of a session {session_id!r}")
     trace_ids = [row.trace_id for row in rows]
@@ -57,8 +69,20 @@ def conversation(reader: Reader, session_id: str, *, content: bool = True) -> di
             view.turn(row, content=content) | _told(row, spans[row.trace_id], said.get(row.trace_id, {}))
             for row in rows
         ],
-        "beyond": reader.count_of(query) - len(rows),
+        "matching": matching,
+        "first": first,
+        "earlier": first,
+        "later": matching - first - len(rows),
+        "beyond": matching - len(rows),
     }
+
+
+def _place(reader: Reader, query: TurnQuery, trace_id: str) -> int:
+    """Return how many turns of the session come before this one."""
+    turn = reader.turn(trace_id)
+    if turn is None or turn.session_id != query.session:
+        raise ValueError(f"trace {trace_id} is no turn of session {query.session!r}")
+    return reader.count_of(replace(query, until_ns=turn.start_ns))
 
 
 def _told(row: Turn, spans: Sequence[Span], content: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from voicespan.local.columns import ANSWERED_NS, MARKS, NONE
@@ -26,7 +27,7 @@ OBJECTIVE_NS = 600_000_000
 """The heard silence that a turn should stay within, unless the question names another."""
 
 MAX_DOTS = 20_000
-"""The newest turns that a chart shows; the rest is counted."""
+"""How many turns a chart shows; of more, fast ones are left out evenly, and counted."""
 
 LATENCIES = {stage: column for stage, column in SORT_COLUMNS.items() if stage not in ("start", "duration")}
 LATENCIES["response"] = ANSWERED_NS
@@ -36,6 +37,8 @@ PERCENTILES = {"p50_s": 50, "p95_s": 95, "p99_s": 99}
 
 _MIN_WINDOW = 20
 _POINTS = 60
+_NOTABLE = frozenset({MARKS.index("unanswered"), MARKS.index("error")})
+_SLOW_PART = 20  # of so many turns, the slowest one is always shown
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
@@ -97,8 +100,11 @@ def silence(reader: Reader, query: TurnQuery) -> dict[str, Any]:
     return {"turns": count, "mean_s": whole_ns / count / NS_PER_S if count else None, "stages": stages}
 
 
-def dots(reader: Reader, query: TurnQuery, stage: str = "response", newest: int = MAX_DOTS) -> str:
+def dots(reader: Reader, query: TurnQuery, stage: str = "response", most: int = MAX_DOTS) -> str:
     """Return one latency of every selected turn, as columns in order of time, and the percentile lines over them.
+
+    Where there are more turns than `most`, those that failed, that nobody answered or that are slow are there all the
+    same; of the others some are, evenly over the time. The lines are those of all turns.
 
     It is JSON already: 20,000 numbers become text far quicker as whole nanoseconds, `640000000e-9`, than as floats.
 
@@ -110,27 +116,44 @@ def dots(reader: Reader, query: TurnQuery, stage: str = "response", newest: int 
         raise ValueError(f"of is one of {', '.join(LATENCIES)}")
     with reader.columns.current() as columns:
         turns = columns.select(query).order("start_ns")
-        shown = turns[-newest:]
         values, starts = columns.numbers[SORT_COLUMNS[stage]], columns.numbers["start_ns"]
         in_lines, marks = columns.numbers[LATENCIES[stage]], columns.flags["mark"]
-        known = [position for position in shown if values[position] != NONE]
+        known = [position for position in turns if values[position] != NONE]
+        shown = _thinned(known, values, marks, most)
         counted = [position for position in known if in_lines[position] != NONE]
         facts = {
             "of": stage,
             "turns": len(turns),
-            "beyond": len(turns) - len(shown),
-            "without": len(shown) - len(known),
+            "thinned": len(known) - len(shown),
+            "without": len(turns) - len(known),
             "marks": MARKS,
             "lines": _lines([starts[position] for position in counted], [in_lines[position] for position in counted]),
         }
         lists = {
-            "trace_id": _array([columns.trace_ids[position].hex() for position in known], '"', '"'),
-            "time_s": _array(list(map(str, map(starts.__getitem__, known))), after="e-9"),
-            "value_s": _array(list(map(str, map(values.__getitem__, known))), after="e-9"),
-            "mark": _array(list(map(str, map(marks.__getitem__, known)))),
+            "trace_id": _array([columns.trace_ids[position].hex() for position in shown], '"', '"'),
+            "time_s": _array(list(map(str, map(starts.__getitem__, shown))), after="e-9"),
+            "value_s": _array(list(map(str, map(values.__getitem__, shown))), after="e-9"),
+            "mark": _array(list(map(str, map(marks.__getitem__, shown)))),
         }
     texts = {name: json.dumps(value) for name, value in facts.items()} | lists
     return f"{{{','.join(f'{json.dumps(name)}:{text}' for name, text in texts.items())}}}"
+
+
+def _thinned(known: list[int], values: Sequence[int], marks: Sequence[int], most: int) -> list[int]:
+    """Return those of these positions that are shown, in the same order."""
+    if len(known) <= most:
+        return known
+    slow = min(len(known) // _SLOW_PART, most // 2)
+    limit_ns = sorted(map(values.__getitem__, known))[-slow - 1]
+    is_notable = [values[position] > limit_ns or marks[position] in _NOTABLE for position in known]
+    notable = list(compress(known, is_notable))
+    kept = set(_evenly(notable, most))
+    kept.update(_evenly([position for position, is_one in zip(known, is_notable, strict=True) if not is_one], most - len(kept)))
+    return [position for position in known if position in kept]
+
+
+def _evenly(items: Sequence[int], most: int) -> Sequence[int]:
+    return items if len(items) <= most else [items[number * len(items) // most] for number in range(most)]
 
 
 def _array(texts: Sequence[str], before: str = "", after: str = "") -> str:

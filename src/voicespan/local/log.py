@@ -24,6 +24,9 @@ MAX_LOG_BYTES = 1 << 18
 
 _LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _NUMBERS_PER_LEVEL = 4
+WARNING = _LEVELS.index("WARN") * _NUMBERS_PER_LEVEL + 1
+"""The severity from which on a log record is a warning, or worse."""
+
 _OTHER_LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL", "NOTICE": "INFO"}
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)

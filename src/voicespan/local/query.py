@@ -35,6 +35,7 @@ SORT_COLUMNS = {
     "tts": "tts_first_audio_ns",
     "realtime": "realtime_first_audio_ns",
     "network": "playback_start_ns",
+    "silenced": "silenced_ns",
 }
 """What a list of turns can be sorted by; the largest comes first."""
 
@@ -70,6 +71,8 @@ class TurnQuery:
     sort: str = "start"
     ascending: bool = False
     limit: int = 50
+    offset: int = 0
+    """How many of the turns come before the first one that is asked for."""
 
     def __post_init__(self) -> None:
         if self.sort not in SORT_COLUMNS:
@@ -88,8 +91,8 @@ class TurnQuery:
         """Return the statement and its parameters."""
         where, parameters = self.where()
         direction = "ASC" if self.ascending else "DESC"
-        order = f" ORDER BY {SORT_COLUMNS[self.sort]} {direction} NULLS LAST, start_ns DESC LIMIT ?"
-        return f"SELECT {', '.join(COLUMNS)} FROM turn{where}{order}", [*parameters, self.limit]  # noqa: S608
+        order = f" ORDER BY {SORT_COLUMNS[self.sort]} {direction} NULLS LAST, start_ns DESC LIMIT ? OFFSET ?"
+        return f"SELECT {', '.join(COLUMNS)} FROM turn{where}{order}", [*parameters, self.limit, self.offset]  # noqa: S608
 
     def where(self) -> tuple[str, list[object]]:
         """Return the condition alone, empty when every turn is asked for, and its parameters."""

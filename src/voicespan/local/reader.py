@@ -12,11 +12,11 @@ from voicespan import names as n
 from voicespan.local.columns import Columns
 from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
-from voicespan.local.log import Log
+from voicespan.local.log import WARNING, Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
-from voicespan.local.span import scopes_of
+from voicespan.local.span import SCOPE, scopes_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _TRACE_DIGITS = 2 * TRACE_ID_BYTES
 _COLUMNS = ", ".join(COLUMNS)
+_MAX_MARKS = 10_000
+_ALL = -1
 
 
 _LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
@@ -93,13 +95,18 @@ class Reader:
             row = connection.execute(statement, [bytes.fromhex(trace_id)]).fetchone()
             return from_row(row) if row else None
 
-    def spans(self, trace_id: str, *, content: bool = True) -> list[Span]:
+    def spans(self, trace_id: str, *, content: bool = True, most: int = _ALL) -> list[Span]:
         """Return the spans of this trace in order of start; without `content`, less what was said.
 
-        There are none when the store does not know it.
+        There are none when the store does not know it. Of more than `most`, the first ones are left that make a turn,
+        then the first of the others.
         """
         with self._connection() as connection:
-            return read_spans(connection, bytes.fromhex(trace_id), content=content)
+            return read_spans(connection, bytes.fromhex(trace_id), content=content, most=most)
+
+    def count_spans(self, trace_id: str) -> int:
+        """Return how many spans of this trace there are."""
+        return int(self.ask("SELECT count(*) FROM span WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
         """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
@@ -143,6 +150,18 @@ class Reader:
     def count_logs(self, trace_id: str) -> int:
         """Return how many log records of this trace there are."""
         return int(self.ask("SELECT count(*) FROM log WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
+
+    def log_counts(self, trace_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return, for those of these traces that have any, how many log records there are, and warnings among them."""
+        found = {}
+        for start in range(0, len(trace_ids), _MAX_MARKS):
+            some = [bytes.fromhex(trace_id) for trace_id in trace_ids[start : start + _MAX_MARKS]]
+            statement = (
+                f"SELECT trace_id, count(*), sum(severity >= {WARNING}) FROM log"  # noqa: S608
+                f" WHERE trace_id IN ({_marks(some)}) GROUP BY trace_id"
+            )
+            found.update({trace_id.hex(): (lines, warnings) for trace_id, lines, warnings in self.ask(statement, some)})
+        return found
 
     def content(self, trace_ids: Sequence[str]) -> dict[str, dict[str, Said]]:
         """Return, for each of these traces, what was said by whom, and whether there is audio of it."""
@@ -204,9 +223,17 @@ def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def read_spans(connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True) -> list[Span]:
+def read_spans(
+    connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True, most: int = _ALL
+) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
+    names = [span.name for span in n.SPANS]
     rows = connection.execute(
+        "SELECT body, service, scope FROM (SELECT body, service, scope, start_ns, end_ns"  # noqa: S608
+        " FROM span JOIN source ON source.id = span.source WHERE trace_id = ?"
+        f" ORDER BY scope = ? OR name IN ({_marks(names)}) DESC, start_ns LIMIT ?) ORDER BY start_ns, end_ns DESC",
+        [trace_id, SCOPE, *names, most],
+    ) if most != _ALL else connection.execute(
         "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"
         " WHERE trace_id = ? ORDER BY start_ns, end_ns DESC",
         [trace_id],
@@ -232,7 +259,9 @@ def _only(connection: sqlite3.Connection, prefix: str) -> str:
         raise UnknownTurnError(f"{prefix!r} is not the beginning of a trace id (hex digits, at most {_TRACE_DIGITS})")
     bounds = [bytes.fromhex(prefix.ljust(_TRACE_DIGITS, fill)) for fill in "0f"]
     found = connection.execute(
-        "SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? LIMIT 3", bounds
+        "SELECT * FROM (SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? LIMIT 3)"
+        " UNION SELECT * FROM (SELECT DISTINCT trace_id FROM log WHERE trace_id BETWEEN ? AND ? LIMIT 3)",
+        bounds * 2,
     ).fetchall()
     if not found:
         raise UnknownTurnError(f"no trace begins with {prefix!r}")

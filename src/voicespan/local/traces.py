@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def traces(reader: Reader, limit: int) -> dict[str, Any]:
     """Return the traces that are no turns, the newest first, and how many there are."""
     rows = reader.ask(
-        "SELECT trace_id, service, name, start_ns, end_ns, error,"
+        "SELECT trace_id, service, name, start_ns, end_ns, error, rooted,"
         " (SELECT count(*) FROM span WHERE span.trace_id = trace.trace_id)"
         " FROM trace ORDER BY start_ns DESC LIMIT ?",
         [limit],
@@ -29,7 +29,8 @@ def traces(reader: Reader, limit: int) -> dict[str, Any]:
                 "duration_s": (end_ns - start_ns) / NS_PER_S,
                 "spans": spans,
                 "error": bool(error),
+                "complete": bool(rooted),
             }
-            for trace_id, service, name, start_ns, end_ns, error, spans in rows
+            for trace_id, service, name, start_ns, end_ns, error, rooted, spans in rows
         ],
     }
