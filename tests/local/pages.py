@@ -80,7 +80,7 @@ def recent(
 
 
 def fill(receiver: Receiver, count: int, first: int = 0, **changes: Any) -> None:
-    """Put the rows of many turns straight into the store, numbered from `first` on; one turn's spans are all there are."""
+    """Put the rows of many turns straight into the store, numbered from `first` on; spans there are of one only."""
     store = receiver.store
     if not store.reader.count():
         add(receiver, recent())

@@ -1,4 +1,4 @@
-"""The pictures of docs/pictures: the page with two evenings of calls, made up from a fixed seed. See scripts/pictures."""
+"""The pictures of docs/pictures: the page with two evenings of calls, made up from a fixed seed (scripts/pictures)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ SERIOUS = ("serious", "critical")
 JUMPS = 0.05
 """What may move by itself (Cumulative Layout Shift); up to 0.1 is called good elsewhere."""
 WIDTHS = (390, 820, 1440, 2560)
-SLOW = recent(5, 2.2, session="a-session-with-a-very-long-identifier-0123456789abcdef", outcome="error")
+LONG_NAME = "a-session-with-a-very-long-identifier-0123456789abcdef"
+SLOW = recent(5, 2.2, session=LONG_NAME, outcome="error")
 OTHER = Trace(onset_ns=time.time_ns() - 10_000 * MS)
 OTHER.add("GET /rooms", 0, 40, scope="http", service="shop")
 
@@ -37,7 +38,7 @@ VIEWS = {
     "nothing": "/?search=nothing-of-that-kind",
     "sessions": "/?view=sessions",
     "conversation": "/?view=sessions&call=after-1",
-    "turn of a conversation": f"/?view=sessions&call=after-1&turn={SLOW.hex}",
+    "turn of a conversation": f"/?view=sessions&call={LONG_NAME}&turn={SLOW.hex}",
     "runs": "/?view=runs&now={after}&before={before}",
     "open": "/?view=open",
     "traces": "/?view=traces",

@@ -113,26 +113,24 @@ def test_without_turns_it_says_how_to_send_some(browser: Browser, receiver: Rece
 @needs_chromium
 def test_commands_carry_the_token(browser: Browser) -> None:
     """Of a receiver with a token the commands set what a service needs to be let in; sent like that, a turn comes."""
-    with Receiver(port=0, token="a-token-of-20-letters") as receiver:
-        with opened(browser, receiver, "/?token=a-token-of-20-letters") as page:
-            page.wait_for_selector(".command code:has-text('OTEL_EXPORTER_OTLP_HEADERS')")
-            (command,) = (
-                text for text in page.locator(".command code").all_inner_texts() if text.startswith("export ")
-            )
-            found = subprocess.run(
-                ["/bin/sh", "-c", f"{command}; echo $OTEL_EXPORTER_OTLP_ENDPOINT; echo $OTEL_EXPORTER_OTLP_HEADERS"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            endpoint, headers = found.stdout.split()
-            name, _, value = headers.partition("=")
-            sent = request(*recent().spans).SerializeToString()
-            answer = httpx.post(
-                f"{endpoint}/v1/traces", content=sent, headers={"Content-Type": PROTOBUF, name: unquote(value)}
-            )
-            assert answer.status_code == 200
-            page.wait_for_selector("#list tbody tr")
+    token = "a-token-of-20-letters"
+    with Receiver(port=0, token=token) as receiver, opened(browser, receiver, f"/?token={token}") as page:
+        page.wait_for_selector(".command code:has-text('OTEL_EXPORTER_OTLP_HEADERS')")
+        (command,) = (text for text in page.locator(".command code").all_inner_texts() if text.startswith("export"))
+        found = subprocess.run(
+            ["/bin/sh", "-c", f"{command}; echo $OTEL_EXPORTER_OTLP_ENDPOINT; echo $OTEL_EXPORTER_OTLP_HEADERS"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        endpoint, headers = found.stdout.split()
+        name, _, value = headers.partition("=")
+        sent = request(*recent().spans).SerializeToString()
+        answer = httpx.post(
+            f"{endpoint}/v1/traces", content=sent, headers={"Content-Type": PROTOBUF, name: unquote(value)}
+        )
+        assert answer.status_code == 200
+        page.wait_for_selector("#list tbody tr")
 
 
 @needs_chromium
@@ -253,8 +251,8 @@ def test_a_refresh_disturbs_no_hand(browser: Browser, receiver: Receiver) -> Non
         page.locator("#sort").focus()
         page.evaluate(
             "getSelection().selectAllChildren(document.querySelector('#list tbody .strong'));"
-            "window.kept = ['#sort', '#sort option', '#list tbody tr', '#plot canvas', '#figures strong', '#silence td']"
-            ".map((selector) => [selector, document.querySelector(selector)]);"
+            "window.kept = ['#sort', '#sort option', '#list tbody tr', '#plot canvas', '#figures strong', '#silence td'"
+            "].map((selector) => [selector, document.querySelector(selector)]);"
         )
         marked = page.evaluate("getSelection().toString()")
         area = page.locator("#plot .u-over").bounding_box()
@@ -343,7 +341,7 @@ def test_many_tabs_do_not_hang_it(browser: Browser, receiver: Receiver) -> None:
 
 @needs_chromium
 def test_a_clock_that_is_years_off_squeezes_nothing(browser: Browser, receiver: Receiver) -> None:
-    """One turn of 1970 and one of many hours leave the dots spread over the chart, and the legend says where they are."""
+    """One turn of 1970 and one of many hours leave the dots spread over the chart; the legend says where they are."""
     add(receiver, *[recent(index, 0.4 + index / 60) for index in range(1, 41)])
     with opened(browser, receiver) as page:
         usual = spread(page)
@@ -392,7 +390,7 @@ def test_a_stage_can_have_a_limit_of_its_own(browser: Browser, receiver: Receive
 
 @needs_chromium
 def test_arrow_keys_scroll_where_there_is_no_list(browser: Browser, receiver: Receiver) -> None:
-    """In the turn the arrow keys scroll it; in the list they step through it; keys of one letter can be switched off."""
+    """In the turn the arrow keys scroll it; in the list they step through it; single keys can be switched off."""
     first, second = recent(1, 0.9), recent(2, 0.7)
     add(receiver, first, second)
     with opened(browser, receiver, f"/?turn={first.hex}") as page:

@@ -281,7 +281,7 @@ def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver
 
 
 def test_audio_is_drawn_and_its_place_marked(browser: Browser, keeping: Receiver) -> None:
-    """What was said is drawn as loud as it was, on the axis of the waterfall and of the lanes; a mark follows the audio."""
+    """What was said is drawn as loud as it was, on the axis of waterfall and lanes, and a mark follows the audio."""
     trace = recent(1, 1.5)
     add(keeping, trace)
     say(keeping, trace, "user", "Will it rain?", 1.5)
@@ -436,7 +436,7 @@ def test_cause_of_each_turn_of_the_demo_is_two_clicks_away(browser: Browser, rec
     assert slow.bottleneck == "tts"
     with opened(browser, receiver) as page:
         places = page.evaluate(
-            "import('/chart.js').then(({ places }) => ({ x: [...places.x], y: [...places.y], scale: devicePixelRatio }))"
+            "import('/chart.js').then(({ places: { x, y } }) => ({ x: [...x], y: [...y], scale: devicePixelRatio }))"
         )
         canvas = page.locator("#plot canvas").bounding_box()
         assert canvas is not None

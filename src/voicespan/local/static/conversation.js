@@ -29,8 +29,8 @@ export function drawConversation(found, problem) {
 async function loadPeaks(found) {
   for (const turn of found.turns) {
     if (shown !== found) return;
-    const given = await peaksOf(turn.trace_id, turn.content).catch(() => null);
-    if (!given || !Object.keys(given).length || peaks.get(turn.trace_id) === given) continue;
+    const given = await peaksOf(turn.trace_id, turn.content);
+    if (!Object.keys(given).length || peaks.get(turn.trace_id) === given) continue;
     peaks.set(turn.trace_id, given);
     if (shown === found) draw();
   }

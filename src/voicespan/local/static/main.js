@@ -132,7 +132,7 @@ async function loadConversation() {
     await get("conversation", "session", { id, ...placeInSession() }, drawConversation);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    drawConversation(null, error.message);
+    await get("conversation", "session", { id }, drawConversation).catch(() => drawConversation(null, error.message)); // the turn is of another session
   }
 }
 
@@ -141,8 +141,10 @@ function placeInSession() {
   const { first, turn } = state();
   if (first) return { first };
   const shown = shownConversation();
-  if (!turn || shown?.turns.some(({ trace_id: id }) => id === turn)) return shown?.later ? { first: String(shown.first) } : {};
-  return shown?.session_id === state().call && !shown.beyond ? {} : { around: turn };
+  if (!turn || turn === "last") return {};
+  if (shown?.session_id !== state().call) return { around: turn };
+  if (shown.turns.some(({ trace_id: id }) => id === turn)) return shown.later ? { first: String(shown.first) } : {};
+  return shown.beyond ? { around: turn } : {};
 }
 
 function showTurnsInProgress(found) {

@@ -1,26 +1,28 @@
 // How loud each side was over time, where its audio is kept: drawn on the axis of time that it belongs to.
-import { ask, Refused } from "./api.js";
+import { ask, Refused, Unreachable } from "./api.js";
 import { s } from "./dom.js";
 
 const MOST = 200;
 const cache = new Map();
 
-/** The peaks of a turn as {user: {duration_s, peaks}, agent: …}; {} where there are none, null when asked anew meanwhile. */
+/** The peaks of a turn as {user: {duration_s, peaks}, agent: …}; {} where there are none. */
 export async function peaksOf(traceId, content) {
   if (!Object.values(content ?? {}).some((side) => side.audio)) return {};
   const key = `${traceId} ${JSON.stringify(content)}`; // what is said grows while a turn goes on
   if (!cache.has(key)) {
-    try {
-      const found = await ask(`peaks ${traceId}`, `turns/${traceId}/peaks`);
-      if (found === null) return null;
-      if (cache.size >= MOST) cache.delete(cache.keys().next().value);
-      cache.set(key, found.sides);
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      return {};
-    }
+    if (cache.size >= MOST) cache.delete(cache.keys().next().value);
+    cache.set(key, fetchPeaks(traceId));
   }
   return cache.get(key);
+}
+
+async function fetchPeaks(traceId) {
+  try {
+    return (await ask(`peaks ${traceId}`, `turns/${traceId}/peaks`))?.sides ?? {};
+  } catch (error) {
+    if (error instanceof Refused || error instanceof Unreachable) return {};
+    throw error;
+  }
 }
 
 /** The peaks of one side as a shape that fills its element from left to right. */

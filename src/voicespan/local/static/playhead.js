@@ -8,7 +8,8 @@ export const heardFrom = (traceId, role, starts) => ({ audioOf: `${traceId} ${ro
 
 /** Play what one side said from a moment of its own time on; where the audio is shown. */
 export function playFrom(traceId, role, seconds) {
-  const audio = document.querySelector(`#turn audio[data-audio-of="${CSS.escape(`${traceId} ${role}`)}"], audio[data-audio-of="${CSS.escape(`${traceId} ${role}`)}"]`);
+  const named = `audio[data-audio-of="${CSS.escape(`${traceId} ${role}`)}"]`;
+  const audio = document.querySelector(`#turn ${named}`) ?? document.querySelector(named);
   if (!audio) return;
   audio.currentTime = seconds;
   audio.play();

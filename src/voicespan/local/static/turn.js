@@ -48,7 +48,7 @@ export async function loadTurn() {
 
 async function loadPeaks(of) {
   const found = await peaksOf(of.trace_id, of.content);
-  if (found === null || trace !== of) return;
+  if (trace !== of || found === peaks) return;
   peaks = found;
   draw();
 }
