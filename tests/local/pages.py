@@ -133,7 +133,8 @@ def opened(
     page.wait_for_selector("body.loaded")
     yield page
     context.close()
-    assert [problem for problem in problems if not any(words in problem for words in expected)] == []
+    unexpected = [problem for problem in problems if not any(words in problem for words in expected)]
+    assert not unexpected, unexpected
 
 
 def expect_count(page: Page, selector: str, count: int) -> None:
