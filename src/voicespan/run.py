@@ -69,7 +69,9 @@ def run(
             raise click.UsageError("--ui is where telemetry goes: leave out --endpoint, or --ui")
         _with_page(command, environ, {**viewer, "content": content}, browser=not no_browser)
     if viewer:
-        raise click.UsageError("--port, --grpc-port, --db, --keep-days, --keep-mib, --token and --trace-link go with --ui")
+        raise click.UsageError(
+            "--port, --grpc-port, --db, --keep-days, --keep-mib, --token and --trace-link go with --ui"
+        )
     if content:
         environ["VOICESPAN_CONTENT"] = "true"
     execute(command, environ)

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
@@ -137,6 +138,15 @@ def test_the_viewer_gets_what_sampling_does_not_keep(tmp_path: Path) -> None:
             assert collector.send(request([turn])) == 200
             reader = Reader(database)
             until(lambda: len(reader.spans(turn.hex)) == len(turn.spans), "the viewer has the turn")
+            logs = ExportLogsServiceRequest()
+            records = logs.resource_logs.add().scope_logs.add().log_records
+            records.add(trace_id=bytes.fromhex(turn.hex), time_unix_nano=5).body.string_value = "ask ann@example.com"
+            records[0].attributes.add(key="lk.user_transcript").value.string_value = "hello"
+            records[0].attributes.add(key="to").value.string_value = "tel:+4930123456"
+            assert collector.send(logs.SerializeToString(), "logs") == 200
+            until(lambda: reader.count_logs(turn.hex) == 1, "the viewer has the log line")
+            (line,) = reader.logs(turn.hex, 1)
+            assert (line.body, dict(line.attributes)) == ("ask [EMAIL]", {"to": "[PHONE]"})
         settings["VOICESPAN_VIEWER_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
         with Collector(tmp_path / "alone", BASE, VIEWER, settings=settings) as collector:
             assert collector.send(request([turn])) == 200

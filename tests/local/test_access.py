@@ -269,9 +269,14 @@ def test_what_was_said_stays_on_this_machine(spoken: tuple[Receiver, str]) -> No
         (None, "127.0.0.1", False),
     ],
 )
-def test_who_is_near(client: str | None, server: str, near: bool) -> None:  # noqa: FBT001 - of a table
+def test_who_is_near(client: str | None, server: str, near: bool) -> None:
     """Near is who asks from this machine, also at the address that others know it by."""
-    scope = {"type": "http", "client": client and (client, 5), "server": (server, 4318), "headers": []}
+    scope: dict[str, object] = {
+        "type": "http",
+        "client": client and (client, 5),
+        "server": (server, 4318),
+        "headers": [],
+    }
     assert is_near(HTTPConnection(scope)) is near
 
 
@@ -279,7 +284,10 @@ def test_every_answer_has_the_security_headers(spoken: tuple[Receiver, str], gua
     """Pages, data, audio, files and refusals alike: no sniffing, no use by other origins, nothing to load elsewhere."""
     receiver, trace_id = spoken
     asked = [
-        *(f"{receiver.endpoint}{path}" for path in ("/", "/main.js", "/health", "/nothing", "/api/turns", "/api/export")),
+        *(
+            f"{receiver.endpoint}{path}"
+            for path in ("/", "/main.js", "/health", "/nothing", "/api/turns", "/api/export")
+        ),
         *(f"{receiver.endpoint}{path}" for path in ("/api/turns?limit=x", f"/api/turns/{trace_id}/audio/user")),
         f"{guarded.endpoint}/api/turns",
         f"{guarded.endpoint}/?token={quote(TOKEN)}",

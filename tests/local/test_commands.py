@@ -453,3 +453,13 @@ def test_limits_stay_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     settings.reset()
     assert run("import", str(tmp_path / "x.json")).exit_code == 0
     assert limits() == Retention(max_age_s=60 * 86_400, max_bytes=5000 << 20)
+
+
+def test_ui_hands_on_what_it_takes() -> None:
+    """With --forward another OTLP endpoint gets the same turns."""
+    trace = turn()
+    with Receiver(port=0) as behind:
+        viewer = Ui("--port", "0", "--forward", behind.endpoint)
+        send(viewer.endpoint, trace)
+        assert viewer.end(signal.SIGTERM) == (0, "")
+        assert behind.store.reader.turn(trace.hex) is not None

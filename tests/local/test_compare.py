@@ -35,7 +35,9 @@ def expected_of(intervals: dict[Key, Callable[[float], difference.Difference | N
     told = {key: test(0.025) for key, test in intervals.items()}
     open_ = [key for key, found in told.items() if found is not None]
     clear: set[Key] = set()
-    while news := [key for key in open_ if (found := intervals[key](0.025 / len(open_))) and found.low * found.high > 0]:
+    while news := [
+        key for key in open_ if (found := intervals[key](0.025 / len(open_))) and found.low * found.high > 0
+    ]:
         clear.update(news)
         open_ = [key for key in open_ if key not in news]
     nothing = dict.fromkeys(("change", "low", "high"))
@@ -81,7 +83,7 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
     known = {stage: [sorted(side) for side in both] for stage, both in lengths.items() if any(both)}
     changes = expected_of(
         {
-            (stage, f"p{percent}"): partial(difference.of_percentiles, *both, percent)
+            (stage, f"p{percent}"): partial(difference.of_percentiles, both[0], both[1], percent)
             for stage, both in known.items()
             for percent in PERCENTS
         }
@@ -89,8 +91,8 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
     assert set(found["latencies"]) == set(known)
     for stage, both in known.items():
         latency = found["latencies"][stage]
-        for name, side in zip(("now", "before"), both, strict=True):
-            assert latency[name] == {"turns": len(side), **{f"p{p}_s": ranked(side, p) for p in PERCENTS}}
+        for name, values in zip(("now", "before"), both, strict=True):
+            assert latency[name] == {"turns": len(values), **{f"p{p}_s": ranked(values, p) for p in PERCENTS}}
         for percent in PERCENTS:
             change = changes[stage, f"p{percent}"]
             assert latency[f"p{percent}"] == (None if change["change"] is None else in_seconds(change))
@@ -99,7 +101,10 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
     assert set(found["shares"]) == stages
     shares = {stage: [[each.shares.get(stage, 0) for each in side] for side in answered] for stage in stages}
     changes = expected_of(
-        {(stage,): partial(difference.of_means, *map(Moments.of, both)) for stage, both in shares.items()}
+        {
+            (stage,): partial(difference.of_means, Moments.of(both[0]), Moments.of(both[1]))
+            for stage, both in shares.items()
+        }
     )
     for stage, both in shares.items():
         means = [sum(side) / len(side) / 1_000_000_000 if side else None for side in both]
@@ -115,9 +120,9 @@ def test_comparison_is_that_of_the_spans(query: TurnQuery, against: str, objecti
         for name, test in tests.items()
     }
     rates["within_objective"] = [within(side, objective_ms) for side in sides]
-    changes = expected_of({(name,): partial(difference.of_rates, *both) for name, both in rates.items()})
-    for name, both in rates.items():
-        parts = [p / n if n else None for p, n in both]
+    changes = expected_of({(name,): partial(difference.of_rates, both[0], both[1]) for name, both in rates.items()})
+    for name, pairs in rates.items():
+        parts = [part / whole if whole else None for part, whole in pairs]
         assert found["rates"][name] == {"now": parts[0], "before": parts[1], **changes[name,]}
 
 
@@ -162,7 +167,9 @@ def drawn(model: Turn, draw: random.Random, run: int, index: int) -> Turn:
     lengths = {
         name: round(value * draw.lognormvariate(0, 0.5))
         for name in Turn._fields
-        if name.endswith("_ns") and name not in ("start_ns", "duration_ns") and (value := getattr(model, name)) is not None
+        if name.endswith("_ns")
+        and name not in ("start_ns", "duration_ns")
+        and (value := getattr(model, name)) is not None
     }
     return model._replace(
         **lengths,

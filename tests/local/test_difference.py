@@ -168,5 +168,6 @@ def test_limits_are_open_where_the_values_do_not_tell() -> None:
     """With more certainty than so few values have, nothing is said about the 95th percentile."""
     values = list(range(80))
     found = difference.of_percentiles(values, values, 95, 1e-4)
+    assert found is not None
     assert found == (0, -math.inf, math.inf)
     assert not found.excludes_zero

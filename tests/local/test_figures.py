@@ -109,7 +109,7 @@ def test_silence_is_shared_out_whole(query: TurnQuery, stored: Stored) -> None:
 @settings(deadline=None, max_examples=60)
 @given(query=QUERIES, of=st.sampled_from(list(figures.LATENCIES)), most=st.integers(1, 200))
 def test_every_turn_is_a_dot(query: TurnQuery, of: str, most: int, stored: Stored) -> None:
-    """The chart has a dot for each turn that has the latency, in order of time; of too many it leaves out fast ones."""
+    """The chart has a dot for each turn that has the latency, in order of time; of too many, fast ones have none."""
     turns = stored.matching(query)
     turns.sort(key=lambda each: each.start_ns)
     known = {each.trace_id: each for each in turns if of in each.lengths}
@@ -207,7 +207,7 @@ def test_errors_are_the_turns_that_the_filter_finds(stored: Stored) -> None:
 
 
 def test_thinned_dots_are_spread_evenly(receiver: Receiver) -> None:
-    """Of 5,000 turns with room for 500, every slow, failed and unanswered one has a dot, the fast ones all over time."""
+    """Of 5,000 turns with room for 500, slow, failed and unanswered ones have a dot, fast ones over all the time."""
     receiver.store.add(decode_protobuf(request(*turn().spans).SerializeToString()).spans)
     (model,) = receiver.store.reader.turns(TurnQuery())
     rows = [

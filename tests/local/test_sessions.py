@@ -201,12 +201,15 @@ def test_long_session_is_given_in_pages(receiver: Receiver) -> None:
     whole = MAX_TURNS + 200
     put_turns(
         store,
-        (row._replace(trace_id=f"{number:032x}", start_ns=row.start_ns + number * 1_000_000_000) for number in range(1, whole)),
+        (
+            row._replace(trace_id=f"{number:032x}", start_ns=row.start_ns + number * 1_000_000_000)
+            for number in range(1, whole)
+        ),
     )
 
     def page(**parameters: Any) -> tuple[int, int, int, int]:
         found = httpx.get(f"{receiver.endpoint}/api/session", params={"id": "long", **parameters}).json()
-        starts = [round((told["start_s"] - row.start_ns / 1e9)) for told in found["turns"]]
+        starts = [round(told["start_s"] - row.start_ns / 1e9) for told in found["turns"]]
         assert starts == list(range(found["first"], found["first"] + len(starts)))
         assert (found["matching"], found["earlier"]) == (whole, found["first"])
         assert found["earlier"] + len(starts) + found["later"] == whole == found["beyond"] + len(starts)
@@ -360,7 +363,7 @@ def test_how_soon_the_agent_was_silent_is_a_latency(receiver: Receiver) -> None:
 
 
 def test_trace_of_log_records_alone_can_be_opened(receiver: Receiver) -> None:
-    """A trace whose spans went elsewhere, or have not come yet, shows its log; other traces say whether they are whole."""
+    """A trace whose spans went elsewhere, or have not come yet, shows its log; others say whether they are whole."""
     alone, rootless, rooted = turn(), Trace(), Trace()
     receiver.store.add_logs(logs(log(alone, "only this")))
     rootless.add("child", 0, 5, b"p" * 8, scope="http")

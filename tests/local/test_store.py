@@ -16,7 +16,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -932,7 +932,9 @@ def test_what_killed_viewers_left_in_memory_goes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     other = tmp_path / "voicespan-notes"
     other.mkdir()
-    script = "from voicespan.local.store import Store; import time; s = Store(); print(s.path, flush=True); time.sleep(60)"
+    script = (
+        "from voicespan.local.store import Store; import time; s = Store(); print(s.path, flush=True); time.sleep(60)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     ) as process:

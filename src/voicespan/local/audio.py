@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 from array import array
+from itertools import pairwise
 
 SAMPLE_BYTES = 2
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -28,7 +29,7 @@ def as_wav(pcm: bytes, sample_rate: int) -> bytes:
 
 
 def part_of(header: str, size: int) -> tuple[int, int] | None:
-    """Return the first byte and the one after the last that a Range header asks for; None where it asks for no one part.
+    """Return the first byte and the one after the last that a Range header asks for; None where that is not one part.
 
     Raises:
         ValueError: the part lies outside of the file.
@@ -55,5 +56,6 @@ def peaks(pcm: bytes) -> list[float]:
         samples.byteswap()
     count = min(PEAKS, len(samples))
     bounds = [number * len(samples) // count for number in range(count + 1)] if count else []
-    stretches = (samples[start:end] for start, end in zip(bounds, bounds[1:], strict=False))
-    return [round(max(max(stretch), -min(stretch)) / _FULL_SCALE, 4) for stretch in stretches]
+    stretches = (samples[start:end] for start, end in pairwise(bounds))
+    extremes = ((max(stretch), min(stretch)) for stretch in stretches)
+    return [round(max(high, -low) / _FULL_SCALE, 4) for high, low in extremes]

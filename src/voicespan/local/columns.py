@@ -51,9 +51,7 @@ _FLAGS = {
 }
 MARKS = ("", "interrupted", "unanswered", "error")
 """What a dot is marked with; the flag `mark` is one of these, the worst where several are true."""
-_FLAGS["mark"] = (
-    f"CASE WHEN {CONDITIONS[FAILED]} THEN 3 WHEN unanswered THEN 2 ELSE outcome IS 'interrupted' END"
-)
+_FLAGS["mark"] = f"CASE WHEN {CONDITIONS[FAILED]} THEN 3 WHEN unanswered THEN 2 ELSE outcome IS 'interrupted' END"
 
 _LABELS = ("session_id", "service", "run", "model", "voice", "worker", "outcome")
 _ROWS = (

@@ -74,7 +74,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
 @click.option(
     "--keep-days",
     type=_POSITIVE,
-    help="Forget turns that are older than this, from now on.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
+    help="Forget turns that are older than this.  [default: VOICESPAN_KEEP_DAYS, else as before; at first 14]",
 )
 @click.option(
     "--keep-mib",
@@ -87,6 +87,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="JSON instea
     metavar="URL",
     help="Where a trace is in another program, with {trace_id} in the address.  [default: VOICESPAN_TRACE_LINK]",
 )
+@click.option("--forward", metavar="URL", help="Hand everything on, as it came, to this OTLP endpoint as well.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in the browser.")
 def ui(*, no_browser: bool, **options: Any) -> None:
     """Receive turns on this machine and show them: a page in the browser, and a line here for each. Ctrl-C ends it."""

@@ -78,7 +78,8 @@ def _size(turns: Selection) -> dict[str, int]:
 
 
 def _latencies(sides: _Sides) -> dict[str, dict[str, Any]]:
-    found, tests = {}, {}
+    found: dict[str, dict[str, Any]] = {}
+    tests = {}
     for stage, column in LATENCIES.items():
         now, before = (turns.ordered(column) for turns in sides)
         if not now and not before:
@@ -97,7 +98,8 @@ def _percentiles(ordered: Ordered) -> dict[str, float | None]:
 
 
 def _shares(answered: _Sides) -> dict[str, dict[str, Any]]:
-    found, tests = {}, {}
+    found: dict[str, dict[str, Any]] = {}
+    tests = {}
     for stage, column in SHARE_COLUMNS.items():
         now, before = (list(turns.numbers(column)) for turns in answered)
         if any(now) or any(before):
@@ -116,7 +118,10 @@ def _rates(sides: _Sides, objective_ns: int) -> dict[str, dict[str, Any]]:
     told = _told({name: partial(difference.of_rates, now, before) for name, (now, before) in parts.items()})
     return {
         name: {
-            **{side: part / whole if whole else None for side, (part, whole) in zip(("now", "before"), both, strict=True)},
+            **{
+                side: part / whole if whole else None
+                for side, (part, whole) in zip(("now", "before"), both, strict=True)
+            },
             **(told[name] or _UNKNOWN),
         }
         for name, both in parts.items()

@@ -69,7 +69,7 @@ def clear(tests: Mapping[_Key, Test]) -> set[_Key]:
 class Moments(NamedTuple):
     """What is known of the mean of some values: how many, the mean, and the square of its standard error."""
 
-    count: int
+    size: int
     mean: float
     error: float
 
@@ -97,9 +97,7 @@ class _Estimate(NamedTuple):
         return Difference(change, change - below, change + above)
 
 
-def of_percentiles(
-    now: Sequence[int], before: Sequence[int], percent: int, tail: float = TAIL
-) -> Difference | None:
+def of_percentiles(now: Sequence[int], before: Sequence[int], percent: int, tail: float = TAIL) -> Difference | None:
     """Return the difference of a percentile of values that are in order; None where one side has too few.
 
     The limits of one percentile are two of the values themselves (Hahn and Meeker 1991, "Statistical Intervals",
@@ -119,7 +117,7 @@ def of_means(now: Moments | None, before: Moments | None, tail: float = TAIL) ->
     change, variance = now.mean - before.mean, now.error + before.error
     if variance == 0:
         return Difference(change, change, change)
-    freedom = variance**2 / (now.error**2 / (now.count - 1) + before.error**2 / (before.count - 1))
+    freedom = variance**2 / (now.error**2 / (now.size - 1) + before.error**2 / (before.size - 1))
     margin = _student(freedom, tail) * math.sqrt(variance)
     return Difference(change, change - margin, change + margin)
 

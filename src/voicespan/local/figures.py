@@ -148,7 +148,9 @@ def _thinned(known: list[int], values: Sequence[int], marks: Sequence[int], most
     is_notable = [values[position] > limit_ns or marks[position] in _NOTABLE for position in known]
     notable = list(compress(known, is_notable))
     kept = set(_evenly(notable, most))
-    kept.update(_evenly([position for position, is_one in zip(known, is_notable, strict=True) if not is_one], most - len(kept)))
+    kept.update(
+        _evenly([position for position, is_one in zip(known, is_notable, strict=True) if not is_one], most - len(kept))
+    )
     return [position for position in known if position in kept]
 
 

@@ -40,6 +40,7 @@ class Options:
     content: bool = False
     token: str | None = None
     trace_link: str | None = None
+    forward: str | None = None
 
     def receiver(self) -> Receiver:
         """Return the receiver, not yet started.
@@ -61,15 +62,20 @@ class Options:
                 content=self.content or said.content,
                 token=checked_token(token) if token else None,
                 trace_link=checked_trace_link(trace_link) if trace_link else None,
+                forward=self.forward,
             )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
 
-def _limits(days: float | None, mib: float | None) -> dict[str, int]:
+def _limits(days: float | None, mib: float | None) -> dict[str, int | None]:
     """Return the limits that are asked for; the file has the others."""
-    wanted = {"max_age_s": days and int(days * _DAY_S), "max_bytes": mib and int(mib * _MIB)}
-    return {name: value for name, value in wanted.items() if value is not None}
+    limits: dict[str, int | None] = {}
+    if days is not None:
+        limits["max_age_s"] = int(days * _DAY_S)
+    if mib is not None:
+        limits["max_bytes"] = int(mib * _MIB)
+    return limits
 
 
 def complaints(receiver: Receiver) -> list[str]:

@@ -30,6 +30,7 @@ _TRACE_DIGITS = 2 * TRACE_ID_BYTES
 _COLUMNS = ", ".join(COLUMNS)
 _MAX_MARKS = 10_000
 _ALL = -1
+_NAMES = [span.name for span in n.SPANS]
 
 
 _LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
@@ -227,17 +228,15 @@ def read_spans(
     connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True, most: int = _ALL
 ) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
-    names = [span.name for span in n.SPANS]
-    rows = connection.execute(
-        "SELECT body, service, scope FROM (SELECT body, service, scope, start_ns, end_ns"  # noqa: S608
-        " FROM span JOIN source ON source.id = span.source WHERE trace_id = ?"
-        f" ORDER BY scope = ? OR name IN ({_marks(names)}) DESC, start_ns LIMIT ?) ORDER BY start_ns, end_ns DESC",
-        [trace_id, SCOPE, *names, most],
-    ) if most != _ALL else connection.execute(
-        "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"
-        " WHERE trace_id = ? ORDER BY start_ns, end_ns DESC",
-        [trace_id],
-    )
+    of = "FROM span JOIN source ON source.id = span.source WHERE trace_id = ?"
+    parameters: list[object] = [trace_id]
+    if most != _ALL:
+        of = (
+            f"FROM (SELECT body, service, scope, start_ns, end_ns {of}"
+            f" ORDER BY scope = ? OR name IN ({_marks(_NAMES)}) DESC, start_ns LIMIT ?)"
+        )
+        parameters += [SCOPE, *_NAMES, most]
+    rows = connection.execute(f"SELECT body, service, scope {of} ORDER BY start_ns, end_ns DESC", parameters)
     found = []
     for body, service, scope in rows:
         message = OtlpSpan.FromString(body)

@@ -51,7 +51,8 @@ def find_turns(connection: sqlite3.Connection) -> None:
     rows = connection.execute(f"SELECT trace_id, run FROM turn WHERE NOT ({told})").fetchall()  # noqa: S608
     for trace_id, run in rows:
         spans = connection.execute(
-            "SELECT body, service, scope FROM span JOIN source ON source.id = span.source WHERE trace_id = ?", [trace_id]
+            "SELECT body, service, scope FROM span JOIN source ON source.id = span.source WHERE trace_id = ?",
+            [trace_id],
         )
         found = summarise(trace_id.hex(), [plain_span(OtlpSpan.FromString(body), *of) for body, *of in spans])
         if found is not None and (found.failed or found.culprit or found.tool):

@@ -219,8 +219,9 @@ _VERSION_2 = (
 _VERSION_3 = (
     "ALTER TABLE source ADD COLUMN last_span INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE source ADD COLUMN last_log INTEGER NOT NULL DEFAULT 0",
-    "UPDATE source SET last_span = (SELECT ifnull(max(id), 0) FROM span),"
-    " last_log = (SELECT ifnull(max(id), 0) FROM log)",
+    """UPDATE source SET
+        last_span = (SELECT ifnull(max(id), 0) FROM span),
+        last_log = (SELECT ifnull(max(id), 0) FROM log)""",
     """CREATE TABLE run_3 (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         key TEXT NOT NULL UNIQUE,

@@ -97,7 +97,9 @@ class Receiver:
     def send(self) -> dict[str, str]:
         """The variables that let a service send here."""
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.reachable}
-        return endpoint if self.token is None else {**endpoint, "OTEL_EXPORTER_OTLP_HEADERS": sender_headers(self.token)}
+        return (
+            endpoint if self.token is None else {**endpoint, "OTEL_EXPORTER_OTLP_HEADERS": sender_headers(self.token)}
+        )
 
     @property
     def page(self) -> str:

@@ -42,7 +42,9 @@ def checked_trace_link(template: str) -> str:
 class Status:
     """`GET /api/status`."""
 
-    def __init__(self, intake: Intake, grpc: GrpcDoor, *, send: Mapping[str, str], trace_link: str | None = None) -> None:
+    def __init__(
+        self, intake: Intake, grpc: GrpcDoor, *, send: Mapping[str, str], trace_link: str | None = None
+    ) -> None:
         self.intake = intake
         self.grpc = grpc
         self.send = send

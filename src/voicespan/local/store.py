@@ -82,7 +82,9 @@ class Store:
 
     """
 
-    def __init__(self, path: Path | None = None, *, retention: Retention | Mapping[str, int | None] | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, *, retention: Retention | Mapping[str, int | None] | None = None
+    ) -> None:
         self._temporary = None
         if path is None or str(path) in MEMORY:
             remove_left_behind(Path(tempfile.gettempdir()))

@@ -358,8 +358,7 @@ class Transfer:
         """Take a file. It waits on disk until it has come whole."""
         imported = Imported()
         try:
-            # Unbuffered: what does not fit on the disk is known when it is written, and not when the file is closed.
-            with await run_in_threadpool(tempfile.TemporaryFile, prefix="voicespan-", buffering=0) as file:
+            with await run_in_threadpool(_temporary) as file:
                 async for part in parts(request, _IMPORT_LIMITS):
                     await run_in_threadpool(_write, file, part)
                 await run_in_threadpool(_take_whole, file, self.intake, imported)
@@ -379,15 +378,20 @@ class Transfer:
         return as_json(asdict(imported))
 
 
-def _write(file: IO[bytes], part: bytes) -> None:
+def _temporary() -> io.FileIO:
+    """Return a file without a name; unbuffered: what does not fit on the disk is known when it is written."""
+    return tempfile.TemporaryFile(prefix="voicespan-", buffering=0)
+
+
+def _write(file: io.FileIO, part: bytes) -> None:
     rest = memoryview(part)
     while rest:
         rest = rest[file.write(rest) :]
 
 
-def _take_whole(file: IO[bytes], intake: Intake, imported: Imported) -> None:
+def _take_whole(file: io.FileIO, intake: Intake, imported: Imported) -> None:
     file.seek(0)
-    with io.BufferedReader(file) as buffered:  # type: ignore[arg-type] # a file that is not buffered is raw
+    with io.BufferedReader(file) as buffered:
         take_bytes(buffered, intake, imported)
 
 
