@@ -52,7 +52,7 @@ PICTURES = (
     Picture("session", "/?view=sessions&call={call}"),
     Picture("said", "/?view=sessions&call={said}&turn={heard}", height=900),
     Picture("runs", "/?view=runs&now={after}&before={before}"),
-    Picture("progress", "/?view=open", height=560),
+    Picture("progress", "/?view=open", height=720),
 )
 
 
@@ -138,13 +138,20 @@ def open_turns() -> list[dict[str, Any]]:
             stage("tts", "sam", plays_s + 2.1, plays_s + 2.3, plays_s + 4),
         ],
     }  # fmt: skip
-    return [waiting, playing]
+    lost = {
+        **common, "trace_id": "ef" * 16, "session_id": "call-02d4", "turn_index": 2, "start_s": waits_s,
+        "marks": [{"name": "speech_end", "at_s": waits_s + 3}, {"name": "committed", "at_s": waits_s + 3.4}],
+        "stages": [stage("llm", "large-chat", waits_s + 3.4, waits_s + 3.9, waits_s + 5)],
+    }  # fmt: skip
+    return [waiting, playing, lost]
 
 
 def tell_open(receiver: Receiver) -> None:
-    """Tell of turns in progress."""
-    told = {"service": "voice-agent", "instance": "one", "interval_s": 60, "turns": open_turns()}
-    assert httpx.post(f"{receiver.endpoint}/api/open", json=told).status_code == 200
+    """Tell of turns in progress, the last of which is of a process that says nothing more."""
+    *alive, lost = open_turns()
+    for instance, turns, interval_s in (("one", alive, 60), ("two", [lost], 0.1)):
+        told = {"service": "voice-agent", "instance": instance, "interval_s": interval_s, "turns": turns}
+        assert httpx.post(f"{receiver.endpoint}/api/open", json=told).status_code == 200
 
 
 def fill(receiver: Receiver) -> dict[str, Any]:
@@ -177,7 +184,7 @@ def draw(browser: Browser, receiver: Receiver, picture: Picture, address: str) -
         tell_open(receiver)
     page.goto(receiver.endpoint + address)
     page.wait_for_selector("body.loaded")
-    page.wait_for_timeout(800)
+    page.wait_for_timeout(1500)
     path = OUT / f"{picture.name}.png"
     page.screenshot(path=path)
     page.close()

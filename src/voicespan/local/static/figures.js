@@ -28,7 +28,7 @@ function draw() {
       change: compared && was(length(silence?.before?.p50_s), changeOf(silence?.p50)) }),
     figure("p95", length(figures.p95_s), "", { change: compared && was(length(silence?.before?.p95_s), changeOf(silence?.p95)) }),
     figure("p99", length(figures.p99_s), "", { change: compared && was(length(silence?.before?.p99_s), changeOf(silence?.p99)) }),
-    figure(`within ${length(objective)}`, percent(within), "with unanswered ones", {
+    figure(`within ${length(objective)}`, percent(within), "incl. unanswered", {
       bad: within !== null && within < 0.95, change: rate("within_objective", -1) }),
     figure("turns", number(turns), `in ${count(figures.sessions, "session")}`, {
       change: compared && h("div", { class: "was" }, h("small", {}, "compared with"), h("small", {}, number(compared.before.turns))) }),
