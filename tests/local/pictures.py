@@ -173,6 +173,15 @@ def fill(receiver: Receiver) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def with_few_colours(image: Image.Image) -> Image.Image:
+    """The image in its 256 most frequent colours: areas keep theirs exactly, edges of letters take the nearest."""
+    counted = image.getcolors(image.width * image.height) or []
+    frequent: list[Any] = [colour for _, colour in sorted(counted, reverse=True)[:256]]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour in frequent for part in colour])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
 def draw(browser: Browser, receiver: Receiver, picture: Picture, address: str) -> None:
     """Take one picture."""
     page = browser.new_page(
@@ -189,9 +198,7 @@ def draw(browser: Browser, receiver: Receiver, picture: Picture, address: str) -
     page.screenshot(path=path)
     page.close()
     with Image.open(path) as image:
-        image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            path, optimize=True
-        )
+        with_few_colours(image.convert("RGB")).save(path, optimize=True)
     size = path.stat().st_size
     sys.stdout.write(f"{path} {size} bytes\n")
     if size > MOST_BYTES:
