@@ -867,7 +867,7 @@ def test_other_traces_are_listed(order: list[int], cuts: set[int], repeats: list
             "traces": [
                 {
                     "trace_id": OTHER.hex, "service": "web", "name": "POST /token", "start_s": START_NS / 1e9,
-                    "duration_s": 0.062, "spans": 4, "error": True,
+                    "duration_s": 0.062, "spans": 4, "error": True, "complete": True,
                 }
             ],
         }  # fmt: skip
