@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from voicespan.local.server import Receiver
 
 from .otlp import MS, Trace
-from .pages import MANY, add, demo, expect_count, fill, moved, needs_chromium, opened, recent
+from .pages import MANY, add, demo, expect_count, fill, moved, needs_chromium, opened, recent, until
 from .test_views import hanging, tell, two_runs
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def test_many_turns_can_be_worked_with(browser: Browser, crowded: Receiver) -> N
         expect_count(page, "#list tbody tr", 200)
         page.locator("input[name=over]").fill("900")
         page.wait_for_selector("#hidden-count:has-text('turns hidden by filters')")
-        shown = page.locator("#list h2 small").inner_text()
-        assert 0 < int(shown.split()[0].replace(",", "")) < MANY
+        shown = page.locator("#list h2 small")
+        until(lambda: 0 < int(shown.inner_text().split()[0].replace(",", "")) < MANY)
 
 
 def test_ten_times_as_many_are_still_usable(browser: Browser) -> None:
