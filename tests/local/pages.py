@@ -79,14 +79,14 @@ def recent(
     return turn(index, session=session, shares=shares, outcome=outcome, onset_ns=onset_ns)
 
 
-def fill(receiver: Receiver, count: int, **changes: Any) -> None:
-    """Put the rows of many turns straight into the store; the first turn's spans are all that there are."""
+def fill(receiver: Receiver, count: int, first: int = 0, **changes: Any) -> None:
+    """Put the rows of many turns straight into the store, numbered from `first` on; spans there are of one only."""
     store = receiver.store
     if not store.reader.count():
         add(receiver, recent())
     (model,) = store.reader.turns(TurnQuery(limit=1))
     rows = []
-    for index in range(count - 1):
+    for index in range(first, first + count - 1):
         factor = 0.4 + (index * 7919 % 1000) / 500
         shares = {stage: round(share * factor) for stage, share in model.shares.items()}
         rows.append(
@@ -133,7 +133,8 @@ def opened(
     page.wait_for_selector("body.loaded")
     yield page
     context.close()
-    assert [problem for problem in problems if not any(words in problem for words in expected)] == []
+    unexpected = [problem for problem in problems if not any(words in problem for words in expected)]
+    assert not unexpected, unexpected
 
 
 def expect_count(page: Page, selector: str, count: int) -> None:
@@ -149,6 +150,29 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def painted(page: Page) -> int:
+    """How many of the dots are really on the canvas: where each one stands, something is painted."""
+    return int(
+        page.evaluate("""async () => {
+          const { places } = await import("/chart.js");
+          const canvas = document.querySelector("#plot canvas");
+          const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const seen = (_, i) => data[(Math.round(places.y[i]) * width + Math.round(places.x[i])) * 4 + 3] > 40;
+          return [...places.x].filter(seen).length;
+        }""")
+    )
+
+
+def spread(page: Page) -> int:
+    """How many columns of the chart have a dot, in pixels."""
+    return int(
+        page.evaluate("""async () => {
+          const { places } = await import("/chart.js");
+          return new Set([...places.x].map(Math.round)).size;
+        }""")
+    )
 
 
 def moved(page: Page) -> float:

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from voicespan.local.server import Receiver
 
 from .otlp import MS, Trace
-from .pages import MANY, add, demo, expect_count, fill, moved, needs_chromium, opened, recent
+from .pages import MANY, add, demo, expect_count, fill, moved, needs_chromium, opened, recent, until
 from .test_views import hanging, tell, two_runs
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ SERIOUS = ("serious", "critical")
 JUMPS = 0.05
 """What may move by itself (Cumulative Layout Shift); up to 0.1 is called good elsewhere."""
 WIDTHS = (390, 820, 1440, 2560)
-SLOW = recent(5, 2.2, session="a-session-with-a-very-long-identifier-0123456789abcdef", outcome="error")
+LONG_NAME = "a-session-with-a-very-long-identifier-0123456789abcdef"
+SLOW = recent(5, 2.2, session=LONG_NAME, outcome="error")
 OTHER = Trace(onset_ns=time.time_ns() - 10_000 * MS)
 OTHER.add("GET /rooms", 0, 40, scope="http", service="shop")
 
@@ -37,7 +38,7 @@ VIEWS = {
     "nothing": "/?search=nothing-of-that-kind",
     "sessions": "/?view=sessions",
     "conversation": "/?view=sessions&call=after-1",
-    "turn of a conversation": f"/?view=sessions&call=after-1&turn={SLOW.hex}",
+    "turn of a conversation": f"/?view=sessions&call={LONG_NAME}&turn={SLOW.hex}",
     "runs": "/?view=runs&now={after}&before={before}",
     "open": "/?view=open",
     "traces": "/?view=traces",
@@ -46,24 +47,42 @@ VIEWS = {
 """An address of every view."""
 
 
+def crowd(receiver: Receiver, turns: int) -> None:
+    """Put so many turns into a receiver that has something in every view already, in its two runs."""
+    found = httpx.get(f"{receiver.endpoint}/api/runs").json()["runs"]
+    runs = [run["id"] for run in found if run["label"]]
+    for place, run in enumerate(runs):
+        fill(receiver, turns // len(runs), first=place * turns, run=run)
+
+
+def furnish(receiver: Receiver) -> None:
+    """Put something there for every view, whole traces among it."""
+    demo(receiver)
+    two_runs(receiver, 0.3)
+    left = recent(6)
+    del left.spans[0]
+    add(receiver, SLOW, left, OTHER)
+    tell(receiver, hanging(), interval_s=60)
+
+
 @pytest.fixture(scope="module")
 def rich() -> Iterator[Receiver]:
     """A receiver that has something to show in every view."""
     with Receiver(port=0) as started:
-        demo(started)
-        two_runs(started, 0.3)
-        left = recent(6)
-        del left.spans[0]
-        add(started, SLOW, left, OTHER)
-        tell(started, hanging(), interval_s=60)
+        furnish(started)
         yield started
 
 
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Receiver]:
-    """A receiver with twenty thousand turns."""
+    """The same with twenty thousand turns in two runs, and three hundred traces that are none."""
     with Receiver(port=0) as started:
-        fill(started, MANY)
+        furnish(started)
+        crowd(started, MANY)
+        for index in range(300):
+            other = Trace(onset_ns=time.time_ns() - index * 1000 * MS)
+            other.add("GET /rooms", 0, 40, scope="http", service="shop")
+            add(started, other)
         yield started
 
 
@@ -129,12 +148,38 @@ def test_nothing_jumps_when_turns_come(browser: Browser, view: str) -> None:
             assert moved(page) - before < JUMPS
 
 
+SHOWN = {
+    "turns": ("#list tbody tr", 50),
+    "turn": ("#turn .waterfall .row", len(SLOW.spans)),
+    "change": ("#figures .change", 7),
+    "nothing": ("#list .hint", 1),
+    "sessions": ("#sessions tbody tr", 200),
+    "conversation": (".spoken li", 40),
+    "turn of a conversation": ("#turn .waterfall .row", len(SLOW.spans)),
+    "runs": ("#compare .whisker", 6),
+    "open": ("#open .open-turns li", 1),
+    "traces": ("#traces tbody tr", 200),
+    "trace": ("#turn .waterfall .row", 1),
+}
+"""What stands in each view of many turns, and how often at least."""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_works_with_many_turns(browser: Browser, crowded: Receiver, view: str) -> None:
+    """With twenty thousand turns each view shows what it is for, stays as wide as the screen, and nothing jumps."""
+    with opened(browser, crowded, address(crowded, view)) as page:
+        selector, least = SHOWN[view]
+        page.wait_for_selector(selector)
+        assert page.locator(selector).count() >= least
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1440
+        assert moved(page) < JUMPS
+
+
 def test_many_turns_can_be_worked_with(browser: Browser, crowded: Receiver) -> None:
     """With twenty thousand turns sessions open, filters answer, and the list grows on demand."""
     with opened(browser, crowded, "/?view=sessions") as page:
-        assert "of 1,000" in page.locator("#sessions h2").inner_text()
-        assert page.locator("#sessions tbody tr").count() == 200
-        page.locator("#sessions tbody tr").nth(3).click()
+        assert "the newest 200 of 1,0" in page.locator("#sessions h2").inner_text()
+        page.locator("#sessions tr[data-call='call-7']").click()
         expect_count(page, ".spoken li", 20)
         page.keyboard.press("1")
         expect_count(page, "#list tbody tr", 50)
@@ -142,5 +187,27 @@ def test_many_turns_can_be_worked_with(browser: Browser, crowded: Receiver) -> N
         expect_count(page, "#list tbody tr", 200)
         page.locator("input[name=over]").fill("900")
         page.wait_for_selector("#hidden-count:has-text('turns hidden by filters')")
-        shown = page.locator("#list h2 small").inner_text()
-        assert 0 < int(shown.split()[0].replace(",", "")) < MANY
+        shown = page.locator("#list h2 small")
+        until(lambda: 0 < int(shown.inner_text().split()[0].replace(",", "")) < MANY)
+
+
+def test_ten_times_as_many_are_still_usable(browser: Browser) -> None:
+    """With two hundred thousand turns every view opens, counts them all, filters, and opens a turn."""
+    with Receiver(port=0) as receiver:
+        furnish(receiver)
+        crowd(receiver, 10 * MANY)
+        every = receiver.store.reader.count()
+        assert every > 10 * MANY
+        with opened(browser, receiver) as page:
+            assert f"turns\n{every:,}" in page.locator("#figures").inner_text()
+            page.locator("#list tbody tr").first.click()
+            page.wait_for_selector("#turn .why")
+            page.keyboard.press("Escape")
+            page.locator("input[name=over]").fill("900")
+            page.wait_for_selector("#hidden-count:has-text('turns hidden by filters')")
+            page.locator("#clear").click()
+            for view in ("sessions", "runs", "open", "traces"):
+                page.locator(f"#views a[data-to={view}]").click()
+                selector, least = SHOWN[view]
+                page.wait_for_selector(selector)
+                assert page.locator(selector).count() >= (1 if view == "traces" else least)

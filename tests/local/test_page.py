@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from voicespan.local import page as pages
+from voicespan.local.form import PROTOBUF
+from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
-from .otlp import MS
+from .otlp import MS, Trace, request
 from .pages import (
     MANY,
     add,
@@ -20,8 +25,12 @@ from .pages import (
     fill,
     needs_chromium,
     opened,
+    painted,
     recent,
+    spread,
+    until,
 )
+from .rows import put_turns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +108,41 @@ def test_without_turns_it_says_how_to_send_some(browser: Browser, receiver: Rece
         add(receiver, recent())
         page.wait_for_selector("#list tbody tr")
         assert not page.locator("#empty").is_visible()
+
+
+@needs_chromium
+def test_commands_carry_the_token(browser: Browser) -> None:
+    """Of a receiver with a token the commands set what a service needs to be let in; sent like that, a turn comes."""
+    token = "a-token-of-20-letters"
+    with Receiver(port=0, token=token) as receiver, opened(browser, receiver, f"/?token={token}") as page:
+        page.wait_for_selector(".command code:has-text('OTEL_EXPORTER_OTLP_HEADERS')")
+        (command,) = (text for text in page.locator(".command code").all_inner_texts() if text.startswith("export"))
+        found = subprocess.run(
+            ["/bin/sh", "-c", f"{command}; echo $OTEL_EXPORTER_OTLP_ENDPOINT; echo $OTEL_EXPORTER_OTLP_HEADERS"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        endpoint, headers = found.stdout.split()
+        name, _, value = headers.partition("=")
+        sent = request(*recent().spans).SerializeToString()
+        answer = httpx.post(
+            f"{endpoint}/v1/traces", content=sent, headers={"Content-Type": PROTOBUF, name: unquote(value)}
+        )
+        assert answer.status_code == 200
+        page.wait_for_selector("#list tbody tr")
+
+
+@needs_chromium
+def test_it_says_when_what_came_is_no_turn(browser: Browser, receiver: Receiver) -> None:
+    """Where only other traces came, the page says how many, and leads to them."""
+    trace = Trace(onset_ns=time.time_ns() - 1000 * MS)
+    trace.add("GET /rooms", 0, 40, scope="http", service="shop")
+    add(receiver, trace)
+    with opened(browser, receiver) as page:
+        page.wait_for_selector("#empty h2:text-is('1 trace came, none is a turn')")
+        page.get_by_role("link", name="see what came").click()
+        expect_count(page, "#traces tbody tr", 1)
 
 
 @needs_chromium
@@ -199,6 +243,201 @@ def test_new_turns_appear_and_can_be_held_back(browser: Browser, receiver: Recei
 
 
 @needs_chromium
+@pytest.mark.timeout(120)
+def test_a_refresh_disturbs_no_hand(browser: Browser, receiver: Receiver) -> None:
+    """While turns come, an unfolded select, a marked text and the tooltip stay, and a drag chooses its time."""
+    add(receiver, *[recent(index) for index in range(1, 9)])
+    with opened(browser, receiver) as page:
+        page.locator("#sort").focus()
+        page.evaluate(
+            "getSelection().selectAllChildren(document.querySelector('#list tbody .strong'));"
+            "window.kept = ['#sort', '#sort option', '#list tbody tr', '#plot canvas', '#figures strong', '#silence td'"
+            "].map((selector) => [selector, document.querySelector(selector)]);"
+        )
+        marked = page.evaluate("getSelection().toString()")
+        area = page.locator("#plot .u-over").bounding_box()
+        assert area is not None
+        top, left, width = area["y"], area["x"], area["width"]
+        for down in range(0, int(area["height"]), 6):
+            page.mouse.move(left + width * 0.98, top + down)
+            if page.locator(".tooltip").is_visible():
+                break
+        add(receiver, recent(9, 0.4))
+        expect_count(page, "#list tbody tr", 9)
+        assert (
+            page.evaluate("kept.filter(([name, old]) => document.querySelector(name) !== old).map(([name]) => name)")
+            == []
+        )
+        assert page.evaluate("document.activeElement.id") == "sort"
+        assert page.evaluate("getSelection().toString()") == marked
+        # Nothing changes under a pointer that is down, and a drag goes on.
+        page.mouse.move(left + width * 0.2, top + 40)
+        page.mouse.down()
+        page.mouse.move(left + width * 0.5, top + 40, steps=4)
+        add(receiver, recent(10, 0.4))
+        page.wait_for_timeout(2500)
+        assert page.locator("#list tbody tr").count() == 9
+        page.mouse.move(left + width * 0.6, top + 40, steps=4)
+        page.mouse.up()
+        until(lambda: "from=" in page.url and "to=" in page.url)
+        page.locator("#unzoom").click()
+        expect_count(page, "#list tbody tr", 10)
+
+
+@needs_chromium
+@pytest.mark.timeout(120)
+def test_a_click_during_a_refresh_counts(browser: Browser, receiver: Receiver) -> None:
+    """A line that is pressed while turns come is the one that opens when the button is let go."""
+    first = recent(1, 0.9)
+    add(receiver, first, recent(2))
+    with opened(browser, receiver) as page:
+        page.locator(f"#list tr[data-turn='{first.hex}'] td").nth(3).hover()
+        page.mouse.down()
+        add(receiver, recent(3, 1.5))
+        page.wait_for_timeout(2000)
+        page.mouse.up()
+        page.wait_for_selector(f"#turn .foot code:text-is('{first.hex}')")
+        expect_count(page, "#list tbody tr", 3)
+
+
+_HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@needs_chromium
+@pytest.mark.timeout(180)
+def test_many_tabs_do_not_hang_it(browser: Browser, receiver: Receiver) -> None:
+    """Tabs that nobody looks at hold no connection; looked at again, they show what came meanwhile."""
+    add(receiver, recent(1))
+    context = browser.new_context()
+    pages = []
+    for _ in range(8):
+        page = context.new_page()
+        page.goto(receiver.endpoint)
+        page.wait_for_selector("body.loaded")
+        page.wait_for_selector("#list tbody tr")
+        page.evaluate(_HIDE, True)
+        pages.append(page)
+    add(receiver, recent(2))
+    pages[0].wait_for_timeout(1500)
+    assert pages[0].locator("#list tbody tr").count() == 1
+    pages[0].evaluate(_HIDE, False)
+    expect_count(pages[0], "#list tbody tr", 2)
+    add(receiver, recent(3))
+    expect_count(pages[0], "#list tbody tr", 3)
+    # What a paused tab missed it does not pretend to have counted.
+    pages[0].locator("#live").click()
+    pages[0].evaluate(_HIDE, True)
+    add(receiver, recent(4))
+    pages[0].wait_for_timeout(500)
+    pages[0].evaluate(_HIDE, False)
+    pages[0].wait_for_selector("#live:has-text('may be hidden')")
+    add(receiver, recent(5))
+    pages[0].wait_for_selector("#live:has-text('at least 1 new turn hidden')")
+    context.close()
+
+
+@needs_chromium
+def test_a_clock_that_is_years_off_squeezes_nothing(browser: Browser, receiver: Receiver) -> None:
+    """One turn of 1970 and one of many hours leave the dots spread over the chart; the legend says where they are."""
+    add(receiver, *[recent(index, 0.4 + index / 60) for index in range(1, 41)])
+    with opened(browser, receiver) as page:
+        usual = spread(page)
+        assert usual > 35
+        height = page.evaluate(
+            "import('/chart.js').then(({ places }) => Math.max(...places.y) - Math.min(...places.y))"
+        )
+    model = receiver.store.reader.turns(TurnQuery(limit=1))[0]
+    long = round(4e4 * 1e9)
+    put_turns(
+        receiver.store,
+        [
+            model._replace(trace_id="1" * 32, start_ns=5_000_000_000),
+            model._replace(trace_id="2" * 32, response_ns=long, shares={"llm": long}),
+        ],
+    )
+    with opened(browser, receiver) as page:
+        assert spread(page) >= usual
+        assert "1 turn longer than" in page.locator("#plot-words").inner_text()
+        tall = page.evaluate(
+            "import('/chart.js').then(({ places }) => places.y.toSorted().at(-1) - places.y.toSorted()[1])"
+        )
+        assert tall > height / 4
+        page.get_by_role("button", name="1 turn far earlier, 1970-01-01").click()
+        expect_count(page, "#list tbody tr", 1)
+        page.wait_for_selector(f"#list tr[data-turn='{'1' * 32}']")
+
+
+@needs_chromium
+def test_a_stage_can_have_a_limit_of_its_own(browser: Browser, receiver: Receiver) -> None:
+    """The objective is of the heard silence; a stage has no line unless it is given one, which is in the address."""
+    add(receiver, *[recent(index) for index in range(1, 5)])
+    with opened(browser, receiver, "/?of=llm") as page:
+        assert page.locator("#objective").input_value() == ""
+        assert "slower" not in page.locator("#plot-words").inner_text()
+        page.locator("#objective").fill("200")
+        page.locator("#objective").press("Enter")
+        page.wait_for_selector("#plot-words:has-text('within 200 ms')")
+        assert "limits=llm.200" in page.url
+        page.locator("#of").select_option("response")
+        page.wait_for_selector("#plot-words:has-text('within 600 ms')")
+        assert page.locator("#objective").input_value() == "600"
+        page.locator("#of").select_option("llm")
+        page.wait_for_selector("#plot-words:has-text('within 200 ms')")
+
+
+@needs_chromium
+def test_arrow_keys_scroll_where_there_is_no_list(browser: Browser, receiver: Receiver) -> None:
+    """In the turn the arrow keys scroll it; in the list they step through it; single keys can be switched off."""
+    first, second = recent(1, 0.9), recent(2, 0.7)
+    add(receiver, first, second)
+    with opened(browser, receiver, f"/?turn={first.hex}") as page:
+        page.set_viewport_size({"width": 1440, "height": 420})
+        page.locator("#turn").focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowDown")
+        until(lambda: page.locator("#turn").evaluate("(turn) => turn.scrollTop") > 0)
+        assert first.hex in page.url
+        page.locator(f"#list tr[data-turn='{first.hex}'] a").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
+        assert page.locator("#announced").inner_text().startswith("Turn 2: The user waited")
+        page.keyboard.press("?")
+        page.locator("#letters").uncheck()
+        page.get_by_role("button", name="close", exact=True).click()
+        page.keyboard.press("k")
+        page.wait_for_timeout(200)
+        assert second.hex in page.url
+        page.reload()
+        page.wait_for_selector("body.loaded")
+        page.keyboard.press("2")
+        assert "view=" not in page.url
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#turn", state="hidden")
+
+
+@needs_chromium
+def test_it_copies_without_a_clipboard(browser: Browser, receiver: Receiver) -> None:
+    """Where the browser gives a page no clipboard, as without TLS from another machine, copying works nevertheless."""
+    trace = recent(1)
+    add(receiver, trace)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        page.evaluate("navigator.clipboard.writeText('before')")
+        page.evaluate(
+            "window.real = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', { value: undefined })"
+        )
+        page.get_by_role("button", name="copy trace id").click()
+        page.wait_for_selector("#said:has-text('Trace id copied')")
+        assert page.evaluate("real.readText()") == trace.hex
+        page.evaluate("document.execCommand = () => false")
+        page.get_by_role("button", name="copy trace id").click()
+        assert page.locator("#said input").input_value() == trace.hex
+        assert page.evaluate("getSelection().toString()") == trace.hex
+
+
+@needs_chromium
 def test_it_finds_the_receiver_again(browser: Browser, tmp_path: Path) -> None:
     """While nobody answers the page says so and stays as it is; afterwards it shows what came meanwhile."""
     first = Receiver(port=0, database=tmp_path / "turns.db")
@@ -288,8 +527,7 @@ def test_it_works_with_few_and_with_many(browser: Browser, receiver: Receiver, c
     fill(receiver, count)
     with opened(browser, receiver, "/?sort=start") as page:
         assert f"turns\n{count:,}" in page.locator("#figures").inner_text()
-        drawn = page.evaluate("fetch('/api/dots').then((answer) => answer.json()).then((dots) => dots.trace_id.length)")
-        assert drawn == count
+        assert painted(page) == count
         assert page.locator("#plot canvas").count() == 1
         assert page.locator("#list tbody tr").count() == min(count, 50)
         page.locator("#list tbody tr").first.click()

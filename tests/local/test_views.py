@@ -5,28 +5,32 @@ from __future__ import annotations
 import base64
 import json
 import math
+import random
 import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from playwright.sync_api import Error
 
 from voicespan.local.form import PROTOBUF
 from voicespan.local.log import decode_logs
+from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
 from .otlp import MS, Trace, log, log_request, metrics_request, pairs
-from .pages import add, demo, expect_count, fill, needs_chromium, opened, recent, until
+from .pages import add, demo, expect_count, fill, needs_chromium, opened, painted, recent, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = needs_chromium
 
@@ -93,6 +97,17 @@ def test_log_lines_stand_beside_the_spans(browser: Browser, receiver: Receiver) 
         assert not shown.nth(0).is_visible()
 
 
+def test_list_says_what_was_logged(browser: Browser, receiver: Receiver) -> None:
+    """A line of the list says how many lines its turn logged, and how many of them are warnings."""
+    trace = recent(1)
+    add(receiver, trace, recent(2))
+    lines = [log(trace, text, severity_number=severity) for text, severity in (("one", 9), ("two", 13))]
+    receiver.store.add_logs(decode_logs(PROTOBUF, log_request(*lines).SerializeToString()).logs)
+    with opened(browser, receiver) as page:
+        assert page.locator(f"#list tr[data-turn='{trace.hex}'] .logged").inner_text() == "2 lines · 1 warning"
+        assert page.locator("#list tbody .logged").all_inner_texts().count("") == 1
+
+
 def test_turn_leads_to_the_one_that_interrupted_it(browser: Browser, receiver: Receiver) -> None:
     """Both turns of an interruption lead to each other, and a turn to its session."""
     old, new = recent(1, outcome="interrupted"), recent(2, ago_s=605)
@@ -108,6 +123,107 @@ def test_turn_leads_to_the_one_that_interrupted_it(browser: Browser, receiver: R
         assert "view=sessions" in page.url
         assert "call=call-1" in page.url
         assert f"turn={old.hex}" in page.url
+
+
+def test_other_links_lead_on(browser: Browser, receiver: Receiver) -> None:
+    """A link of any span to another trace stands in the turn, with the span that has it and what it is called."""
+    old, new = recent(1), recent(2)
+    link = new.spans[4][2].links.add(trace_id=old.trace_id, span_id=old.spans[0][2].span_id)
+    link.attributes.extend(pairs({"voice.link.type": "follows_from"}))
+    add(receiver, old, new)
+    with opened(browser, receiver, f"/?turn={new.hex}") as page:
+        page.get_by_role("link", name=f"linked by {new.spans[4][2].name}: follows from").click()
+        page.wait_for_selector(f"#turn .foot code:text-is('{old.hex}')")
+
+
+def test_opened_span_is_in_the_address(browser: Browser, receiver: Receiver) -> None:
+    """The span that is unfolded is in the address, and stays so while turns come, also of a turn named by a prefix."""
+    trace = recent(1)
+    add(receiver, trace)
+    with opened(browser, receiver, f"/?turn={trace.hex[:9]}") as page:
+        page.wait_for_selector("#turn .row")
+        until(lambda: f"turn={trace.hex}" in page.url)
+        page.get_by_role("button", name="llm.ttft").click()
+        page.wait_for_selector("#turn .details")
+        assert f"span={trace.spans[6][2].span_id.hex()}" in page.url
+        add(receiver, recent(2))
+        expect_count(page, "#list tbody tr", 2)
+        page.wait_for_timeout(300)
+        assert "voice.critical_path" in page.locator("#turn .details").inner_text()
+        assert page.evaluate("document.activeElement.dataset.key") == trace.spans[6][2].span_id.hex()
+        page.reload()
+        page.wait_for_selector("#turn .details:has-text('voice.critical_path')")
+        page.keyboard.press("]")
+        page.wait_for_selector(f"#turn .foot code:not(:text-is('{trace.hex}'))")
+        assert "span=" not in page.url
+
+
+def test_newest_turn_is_followed(browser: Browser, receiver: Receiver) -> None:
+    """The address `?turn=last` shows the newest turn, and the next one when it comes."""
+    add(receiver, recent(1))
+    with opened(browser, receiver, "/?turn=last") as page:
+        assert page.locator("#turn h2").inner_text().startswith("Turn 1")
+        add(receiver, recent(2))
+        page.wait_for_selector("#turn h2:has-text('Turn 2')")
+        assert "turn=last" in page.url
+
+
+def test_closed_turn_stays_closed(browser: Browser, receiver: Receiver) -> None:
+    """A turn that is closed before its answer comes does not open afterwards."""
+    trace = recent(1)
+    add(receiver, trace)
+    with opened(browser, receiver) as page:
+
+        def late(route: Route) -> None:
+            page.wait_for_timeout(800)
+            with suppress(Error):
+                route.continue_()
+
+        page.route("**/api/turns/*", late)
+        page.keyboard.press("j")
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(1500)
+        assert page.locator("#turn > *").count() == 0
+        page.unroute_all(behavior="ignoreErrors")
+
+
+@pytest.mark.parametrize("shape", ["star", "chain"])
+def test_waterfall_of_any_shape_is_drawn(browser: Browser, receiver: Receiver, shape: str) -> None:
+    """Thirty thousand children of one span, or as many each below the last, are two hundred rows and a count."""
+    with opened(browser, receiver) as page:
+        rows, words, within_ms = page.evaluate(
+            """async (shape) => {
+              const { waterfall } = await import("/waterfall.js");
+              const spans = Array.from({ length: 30_000 }, (_, i) => ({
+                span_id: String(i), parent_id: i ? (shape === "star" ? "0" : String(i - 1)) : null, name: `span ${i}`,
+                start_s: i / 1000, duration_s: 1, stage: null, error: null, attributes: {}, events: [], links: [],
+              }));
+              const began = performance.now();
+              const drawn = waterfall("1", spans, { selected: "", select: null, rows: 200, more: null, beyond: 5 });
+              return [drawn.querySelectorAll("button.row").length, drawn.textContent, performance.now() - began];
+            }""",
+            shape,
+        )
+        assert rows == 200
+        assert "200 of 30,005 spans" in words
+        assert within_ms < 5000  # it took 11.6 s, or all of the stack
+
+
+def test_long_trace_shows_more_on_demand(browser: Browser, receiver: Receiver) -> None:
+    """Of a trace with hundreds of spans the first ones are drawn, and more where somebody asks for them."""
+    trace = recent(1, 1.5)
+    root = trace.spans[0][2].span_id
+    for index in range(900):
+        trace.add(f"step {index}", 100 + index, 101 + index, root, scope="app")
+    add(receiver, trace)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        expect_count(page, "#turn button.row", 200)
+        assert f"200 of {len(trace.spans)} spans" in page.locator("#turn .more-spans").inner_text()
+        page.get_by_role("button", name="show more").click()
+        expect_count(page, "#turn button.row", 700)
+        page.get_by_role("button", name="show more").click()
+        expect_count(page, "#turn button.row", len(trace.spans))
+        assert page.locator("#turn .more-spans").count() == 0
 
 
 def test_turn_opens_elsewhere(browser: Browser) -> None:
@@ -164,6 +280,38 @@ def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver
         assert audio.evaluate("(audio) => !audio.paused && audio.currentTime > 0")
 
 
+def test_audio_is_drawn_and_its_place_marked(browser: Browser, keeping: Receiver) -> None:
+    """What was said is drawn as loud as it was, on the axis of waterfall and lanes, and a mark follows the audio."""
+    trace = recent(1, 1.5)
+    add(keeping, trace)
+    say(keeping, trace, "user", "Will it rain?", 1.5)
+    say(keeping, trace, "agent", "Yes, from nine on.", 2.5)
+    with opened(browser, keeping, f"/?view=sessions&call=call-1&turn={trace.hex}") as page:
+        expect_count(page, "#turn .audio-row .wave", 2)
+        expect_count(page, ".lanes .sound .wave", 2)
+        # The agent's voice begins where the heard silence ends, and is as long as its audio.
+        left, right = box(page, "#turn .audio-row .sound >> nth=1")
+        axis = box(page, "#turn .audio-row .lane >> nth=1")
+        silence = box(page, "#turn .row:has-text('voice.response') .bar")
+        assert left == pytest.approx(silence[1], abs=3)
+        assert (right - left) / (axis[1] - axis[0]) == pytest.approx(2.5 / (2 + 1.5 + 3), abs=0.02)
+        lane = box(page, ".lanes .talk.agent .sound")
+        assert lane[0] == pytest.approx(box(page, ".lanes .talk.agent .voice")[0], abs=2)
+        assert page.locator(".playhead").first.evaluate("(mark) => getComputedStyle(mark).opacity") == "0"
+        # A click plays it from there, and the marks of both axes go along.
+        page.evaluate("document.querySelectorAll('audio').forEach((audio) => { audio.muted = true; })")
+        page.locator("#turn .audio-row .sound").nth(1).click(position={"x": (right - left) * 0.4, "y": 8})
+        audio = page.locator("#turn .said-by.agent audio")
+        until(lambda: audio.evaluate("(audio) => audio.currentTime") > 1.1)
+        mark = box(page, "#turn .playhead")
+        assert left + (right - left) * 0.4 < mark[0] < right + 3
+        assert lane[0] + (lane[1] - lane[0]) * 0.3 < box(page, ".lanes .playhead")[0] < lane[1] + 3
+        assert page.locator(".playhead").first.evaluate("(mark) => getComputedStyle(mark).opacity") == "1"
+        add(keeping, recent(2))
+        expect_count(page, ".spoken li", 2)
+        expect_count(page, ".lanes .sound .wave", 2)
+
+
 def test_without_content_it_says_how_to_keep_it(browser: Browser, receiver: Receiver) -> None:
     """Where nothing that is said is kept, turn and session say how to switch it on, with a command to copy."""
     trace = recent(1)
@@ -202,8 +350,25 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
         page.get_by_role("button", name="Show it larger").click()
         until(lambda: box(page, ".lanes")[1] - box(page, ".lanes")[0] > 1.8 * (wide[1] - wide[0]))
         assert "zoom=2" in page.url
-        page.locator(".spoken li").nth(1).click()
-        page.wait_for_selector("#turn .why")
+        # Each bar can be pointed at, and opens its turn.
+        for bar, words in (
+            (".talk.user .voice", "user speaks 2.00 s"),
+            (".quiet-time", "1.50 s of silence, mostly llm"),
+            (".talk.agent .voice", "agent speaks, cut off after"),
+        ):
+            page.locator(bar).nth(1).hover()
+            left, right = box(page, f"{bar} >> nth=1")
+            middle = page.locator(bar).nth(1).bounding_box()
+            assert middle is not None
+            found = page.evaluate(
+                "([x, y]) => document.elementFromPoint(x, y).closest('[title]').title",
+                [(left + right) / 2, middle["y"] + middle["height"] / 2],
+            )
+            assert words in found
+        page.locator(".quiet-time").nth(2).click()
+        page.wait_for_selector(f"#turn .foot code:text-is('{third.hex}')")
+        page.locator(".spoken li").nth(1).click(position={"x": 5, "y": 5})
+        page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
         assert f"turn={second.hex}" in page.url
         assert page.locator(".turn-area.on").get_attribute("data-turn") == second.hex
         page.keyboard.press("j")
@@ -223,6 +388,74 @@ def test_session_grows_while_it_is_looked_at(browser: Browser, receiver: Receive
         expect_count(page, ".turn-area", 2)
 
 
+def test_what_the_lanes_show_is_said_in_words(browser: Browser, receiver: Receiver) -> None:
+    """Overlaps, gaps and events, which the lanes show as marks, stand in the turn's item in words."""
+    demo(receiver)
+    session = receiver.store.reader.turns(TurnQuery(ascending=True))[0].session_id
+    with opened(browser, receiver, f"/?view=sessions&call={session}") as page:
+        words = page.locator(".spoken .remarks").all_inner_texts()
+        assert sum("both are heard at once for" in each for each in words) == page.locator(".overlap").count() == 1
+        assert any("of gaps in the audio" in each for each in words)
+        marks = page.locator(".talk.agent .event")
+        for place in range(marks.count()):
+            assert any(str(marks.nth(place).get_attribute("title")) in each for each in words)
+        page.locator(".overlap").hover()
+        page.locator(".talk.agent .gap").first.hover()
+
+
+def test_long_session_shows_where_one_is(browser: Browser, receiver: Receiver) -> None:
+    """Of a session of 1,200 turns the newest are shown, those around a chosen turn, and with links all others."""
+    fill(receiver, 1200, session_id="long")
+    turns = receiver.store.reader.turns(TurnQuery(session="long", ascending=True, limit=2000))
+    newest, early = turns[-1].trace_id, turns[100].trace_id
+    with opened(browser, receiver, "/?view=sessions&call=long", expected=("404",)) as page:  # they have no spans
+        pages = page.locator("#conversation .pages")
+        assert "turns 700 to 1,199 of 1,199" in pages.inner_text()
+        assert page.locator(f".spoken li[data-turn='{newest}']").count() == 1
+        pages.get_by_role("link", name="earlier").click()
+        page.wait_for_selector(".pages:has-text('turns 200 to 699 of 1,199')")
+        assert "first=199" in page.url
+        pages.get_by_role("link", name="first").click()
+        page.wait_for_selector(".pages:has-text('turns 1 to 500')")
+        page.locator(f".spoken li[data-turn='{early}'] a").first.click()
+        page.wait_for_selector(f".spoken li.on[data-turn='{early}']")
+        assert "turns 1 to 500" in pages.inner_text()
+        pages.get_by_role("link", name="newest").click()
+        page.wait_for_selector(".pages:has-text('turns 700 to 1,199')")
+    with opened(browser, receiver, f"/?view=sessions&call=long&turn={turns[600].trace_id}", expected=("404",)) as page:
+        page.wait_for_selector(f".spoken li.on[data-turn='{turns[600].trace_id}']")
+        assert page.locator(f".spoken li[data-turn='{newest}']").count() == 0
+
+
+def test_cause_of_each_turn_of_the_demo_is_two_clicks_away(browser: Browser, receiver: Receiver) -> None:
+    """The page of the demo: the slowest dot opens its turn, which says why; a second click opens the span to blame."""
+    turns = demo(receiver)
+    slow = max(
+        (turn for turn in turns if turn.response_ns and not turn.unanswered), key=lambda turn: turn.response_ns or 0
+    )
+    assert slow.bottleneck == "tts"
+    with opened(browser, receiver) as page:
+        places = page.evaluate(
+            "import('/chart.js').then(({ places: { x, y } }) => ({ x: [...x], y: [...y], scale: devicePixelRatio }))"
+        )
+        canvas = page.locator("#plot canvas").bounding_box()
+        assert canvas is not None
+        top = min(range(len(places["y"])), key=lambda place: places["y"][place])
+        x, y = (places[axis][top] / places["scale"] for axis in "xy")
+        page.mouse.click(canvas["x"] + x, canvas["y"] + y)
+        page.wait_for_selector(f"#turn .foot code:text-is('{slow.trace_id}')")
+        assert page.locator("#turn .why").inner_text() == cause(slow)
+        assert page.locator("#turn .strip div").count() == sum(share > 0 for share in slow.shares.values())
+        page.get_by_role("button", name="tts.first_audio").first.click()
+        assert "took" in page.locator("#turn .details").inner_text()
+        # Each other turn, whatever became of it, is one click away and says the same as the terminal.
+        page.locator("#sort").select_option("start")
+        for turn in turns:
+            page.locator(f"#list tr[data-turn='{turn.trace_id}'] td").nth(3).click()
+            page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
+            assert page.locator("#turn .why").inner_text() == cause(turn)
+
+
 def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
     """The demo's call in the page: each turn with the sentence of the terminal, in the colour of its bottleneck."""
     turns = demo(receiver)
@@ -235,7 +468,7 @@ def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
         assert page.locator(".overlap").count() == 1
         assert page.locator(".talk.agent .gap").count() >= 1
         for turn in turns:
-            page.locator(f".turn-area[data-turn='{turn.trace_id}']").click()
+            page.locator(f".turn-area[data-turn='{turn.trace_id}']").press("Enter")
             page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
             assert page.locator("#turn .why").inner_text() == cause(turn)
             shown = page.locator("#turn .strip div").count()
@@ -247,11 +480,12 @@ def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
 # Runs
 
 
-def two_runs(receiver: Receiver, longer_s: float) -> None:
-    """Two runs of forty turns each; in the later one the model takes longer."""
+def two_runs(receiver: Receiver, longer_s: float, chance: random.Random | None = None) -> None:
+    """Two runs of forty turns each; in the later one the model takes longer. The lengths vary, by `chance` if given."""
     for run, ago_s, silence_s in (("before", 9000.0, 0.5), ("after", 1200.0, 0.5 + longer_s)):
         for index in range(40):
-            add(receiver, recent(index, silence_s + index % 7 / 50, session=f"{run}-1", ago_s=ago_s), run=run)
+            more_s = index % 7 / 50 if chance is None else chance.expovariate(5)
+            add(receiver, recent(index, silence_s + more_s, session=f"{run}-1", ago_s=ago_s), run=run)
 
 
 def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
@@ -282,10 +516,14 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
         assert "against=run" in page.url
 
 
-def test_noise_is_no_news(browser: Browser, receiver: Receiver) -> None:
-    """Two runs that do not differ are said to show no clear change, everywhere."""
-    two_runs(receiver, 0.0)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_noise_is_no_news(browser: Browser, receiver: Receiver, seed: int) -> None:
+    """Two runs whose turns are drawn from one distribution show no clear change, though no figure of them is equal."""
+    two_runs(receiver, 0.0, random.Random(seed))
     with opened(browser, receiver, "/?view=runs") as page:
+        changed = page.locator("#compare tr", has=page.get_by_role("rowheader", name="llm", exact=True))
+        now, before = (changed.locator("td").nth(place).inner_text() for place in (0, 1))
+        assert now != before
         assert "No clear change" in page.locator("#compare .why").inner_text()
         assert page.locator("#compare .whisker.worse, #compare .whisker.better").count() == 0
 
@@ -297,7 +535,8 @@ def test_figures_say_what_changed(browser: Browser, receiver: Receiver) -> None:
         page.locator("#filter-run").select_option(label="after")
         page.locator("#filter-against").select_option(label="before")
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
-        assert "no clear change" in page.locator("#figures a[data-key=error]").inner_text()
+        assert "was" in page.locator("#figures > div", has_text="p99").inner_text()
+        assert "no clear change" in page.locator("#figures a[data-key=failed]").inner_text()
         silence = page.locator("#silence tbody tr", has_text="llm")
         assert "+400 ms" in silence.inner_text()
         assert silence.locator(".whisker.worse").count() == 1
@@ -321,6 +560,19 @@ def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: R
         page.locator("#filter-against").select_option("before")
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
         assert "against=before" in page.url
+
+
+def test_figures_say_how_soon_the_agent_is_silenced(browser: Browser, receiver: Receiver) -> None:
+    """Where users spoke over the agent, a key figure says how soon it was silent; a click shows those turns as dots."""
+    silenced = [turn.silenced_ns for turn in demo(receiver) if turn.silenced_ns]
+    assert silenced
+    with opened(browser, receiver) as page:
+        figure = page.locator("#figures a", has_text="silenced within")
+        assert f"{silenced[0] / 1e6:.0f} ms" in figure.inner_text()
+        figure.click()
+        page.wait_for_selector("#plot-words:has-text('turns without silenced within')")
+        assert "of=silenced" in page.url
+        assert painted(page) == len(silenced)
 
 
 # In progress
@@ -418,6 +670,22 @@ def test_other_traces_have_a_plain_waterfall(browser: Browser, receiver: Receive
         late.add("GET /late", 0, 40, scope="http", service="shop")
         add(receiver, late)
         page.wait_for_selector("#traces a:text-is('GET /late')")
+
+
+def test_what_is_not_whole_says_so(browser: Browser, receiver: Receiver) -> None:
+    """A trace without its root span is marked as incomplete, and one of which only log lines came opens to them."""
+    part, bare = Trace(onset_ns=time.time_ns() - 20_000 * MS), Trace(onset_ns=time.time_ns() - 10_000 * MS)
+    part.add("SELECT", 5, 30, b"12345678", scope="db", service="shop")
+    add(receiver, part)
+    line = log(bare, "nothing to see", severity_number=9)
+    receiver.store.add_logs(decode_logs(PROTOBUF, log_request(line).SerializeToString()).logs)
+    with opened(browser, receiver, "/?view=traces") as page:
+        assert "incomplete" in page.locator(f"#traces tr[data-turn='{part.hex}']").inner_text()
+        page.locator(f"#traces tr[data-turn='{part.hex}'] td").last.click()
+        page.wait_for_selector("#turn h2 .tag.incomplete")
+        page.goto(f"{receiver.endpoint}/?view=traces&turn={bare.hex}")
+        page.wait_for_selector("#turn .log li:has-text('nothing to see')")
+        assert "only what was logged" in page.locator("#turn .turn-head").inner_text()
 
 
 # Files

@@ -1,4 +1,5 @@
 // Questions to the receiver. A newer question of the same view makes the older one's answer worthless.
+import { free } from "./hand.js";
 
 const asked = new Map();
 
@@ -15,6 +16,7 @@ export async function ask(view, path, parameters = {}) {
   asked.set(view, controller);
   try {
     const content = await answerOf(address(path, parameters), { signal: controller.signal });
+    await free(); // nothing is redrawn under a pointer that is down
     return controller.signal.aborted ? null : content;
   } catch (error) {
     if (error.name === "AbortError") return null;
@@ -23,6 +25,9 @@ export async function ask(view, path, parameters = {}) {
     if (asked.get(view) === controller) asked.delete(view);
   }
 }
+
+/** What was asked for this view is not wanted any more. */
+export const cancel = (view) => asked.get(view)?.abort();
 
 /** Hand the receiver a JSON text. */
 export async function send(path, text) {

@@ -1,40 +1,62 @@
 // Every turn is a dot; lines for p50, p95 and p99 of the turns before, and one for the objective.
 import uPlot from "./uplot/uPlot.esm.js";
-import { $, h } from "./dom.js";
+import { $, h, replace } from "./dom.js";
 import { drawDots, ink } from "./dots.js";
 import { count, length, moment } from "./format.js";
+import { linesOver } from "./percentiles.js";
+import { mostLengths, mostTimes } from "./range.js";
 import { LATENCIES } from "./stages.js";
-import { change, state } from "./state.js";
+import { change, limitOf, state } from "./state.js";
 
 const REACH = 24;
+const GUTTER = 62; // where the lines have their names
+
+/** Where each dot is, in pixels of the canvas. */
+export let places = null;
 
 let plot = null;
 let found = null;
-let places = null;
+let lines = null;
 let tooltip = null;
+let pointed = null;
+let outside = null;
 
-const objective = () => Number(state().objective) / 1000 || 0.6;
 const words = () => LATENCIES[found.of];
 
+/** Draw an answer of the receiver's, else the last one again. */
 export function drawChart(answer) {
-  found = answer ?? found;
-  if (!found) return;
-  plot?.destroy();
-  places = null;
-  const place = $("plot");
-  place.replaceChildren();
-  if (found.time_s.length) {
-    plot = new uPlot(options(place), [found.time_s, found.value_s], place);
-    tooltip = h("div", { class: "tooltip", hidden: true });
-    plot.over.append(tooltip);
-    plot.over.addEventListener("mousemove", hover);
-    plot.over.addEventListener("mouseleave", () => (tooltip.hidden = true));
-    plot.over.addEventListener("click", click);
-  } else {
-    plot = null;
-    place.append(h("p", { class: "hint" }, found.turns ? `None of these ${count(found.turns, "turn")} has ${words()}.` : "No turn matches."));
+  if (answer) {
+    found = answer;
+    lines = linesOver(found);
   }
-  describe();
+  if (!found) return;
+  const place = $("plot");
+  if (!found.time_s.length) {
+    plot?.destroy();
+    plot = null;
+    place.replaceChildren(h("p", { class: "hint" }, found.turns ? `None of these ${count(found.turns, "turn")} has ${words()}.` : "No turn matches."));
+  } else if (plot) {
+    plot.setData([found.time_s, found.value_s]); // what is drawn changes; a drag and the tooltip stay
+  } else {
+    build(place);
+  }
+  if (!plot) describe();
+}
+
+function build(place) {
+  place.replaceChildren();
+  plot = new uPlot(options(place), [found.time_s, found.value_s], place);
+  tooltip = h("div", { class: "tooltip", hidden: true });
+  plot.over.append(tooltip);
+  plot.over.addEventListener("mousemove", (event) => {
+    pointed = event;
+    point();
+  });
+  plot.over.addEventListener("mouseleave", () => {
+    pointed = null;
+    point();
+  });
+  plot.over.addEventListener("click", click);
 }
 
 export const redrawChart = () => plot?.redraw(false);
@@ -49,12 +71,12 @@ const WHEN = [
 ].map(([unit, text, day]) => [unit, text, day, null, day, null, null, null, 1]);
 
 function options(place) {
-  const grid = { stroke: ink("--grid"), width: 1 };
-  const axis = { stroke: ink("--dim"), font: "11px system-ui, sans-serif", grid, ticks: { show: false } };
+  const grid = { stroke: () => ink("--grid"), width: 1 };
+  const axis = { stroke: () => ink("--dim"), font: "11px system-ui, sans-serif", grid, ticks: { show: false } };
   return {
     width: place.clientWidth,
     height: place.clientHeight,
-    padding: [10, 34, 0, 0],
+    padding: [10, GUTTER, 0, 0],
     legend: { show: false },
     cursor: { x: false, y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
     scales: { x: { time: true, range: rangeOfTime }, y: { distr: 3, log: 10, range: rangeOfLengths } },
@@ -68,18 +90,25 @@ function options(place) {
 }
 
 function draw(self) {
-  places = drawDots(self, found, { selected: state().turn, objective: found.of === "response" ? objective() : null });
+  places = drawDots(self, { ...found, lines }, { selected: state().turn, limit: limitOf(found.of) });
+  point();
+  describe();
 }
 
-function rangeOfTime(_, low, high) {
+/** All of the time, but for the turns of a clock that is years off: they would squeeze all others into one column. */
+function rangeOfTime() {
+  outside = mostTimes(found.time_s);
+  const { low, high } = outside;
   const pad = Math.max((high - low) * 0.02, 1);
   return [low - pad, high + pad];
 }
 
-/** At least from half to twice the objective, so that a dot has something to be compared with. */
-function rangeOfLengths(_, low, high) {
-  const floor = Math.max(high / 2000, 0.0005);
-  const seen = found.of === "response" ? [Math.min(low, objective() * 0.7), Math.max(high, objective() * 1.4)] : [low, high];
+/** At least from half to twice the limit, so that a dot has something to be compared with. */
+function rangeOfLengths() {
+  const limit = limitOf(found.of);
+  const { low, high } = mostLengths(found.value_s);
+  const seen = limit ? [Math.min(low, limit * 0.7), Math.max(high, limit * 1.4)] : [low, high];
+  const floor = Math.max(seen[1] / 2000, 0.0005);
   return [Math.max(seen[0] * 0.8, floor), Math.max(seen[1] * 1.25, floor * 4)];
 }
 
@@ -108,12 +137,12 @@ function nearest(event) {
   return best;
 }
 
-function hover(event) {
-  const i = nearest(event);
+function point() {
+  const i = pointed ? nearest(pointed) : -1;
   plot.over.classList.toggle("pointing", i >= 0);
   tooltip.hidden = i < 0;
   if (i < 0) return;
-  tooltip.replaceChildren(h("b", {}, length(found.value_s[i])), ` ${found.marks[found.mark[i]]}`, h("br"), moment(found.time_s[i]));
+  replace(tooltip, h("b", {}, length(found.value_s[i])), ` ${found.marks[found.mark[i]]}`, h("br"), moment(found.time_s[i]));
   const x = (places.x[i] - plot.bbox.left) / devicePixelRatio;
   tooltip.style.setProperty("left", `${Math.min(x + 10, plot.over.clientWidth - 110)}px`);
   tooltip.style.setProperty("top", `${Math.max((places.y[i] - plot.bbox.top) / devicePixelRatio - 46, 0)}px`);
@@ -144,15 +173,27 @@ export function stepDot(direction) {
 function describe() {
   const swatch = (name) => h("i", { class: `key ${name}` });
   const has = (mark) => found.mark.includes(mark);
-  const parts = [[swatch("fast"), found.of === "response" ? "within the objective" : "a turn"]];
-  if (found.of === "response") parts.push([swatch("slow"), "slower"]);
+  const limit = limitOf(found.of);
+  const parts = [[swatch("fast"), limit ? `within ${length(limit)}` : "a turn"]];
+  if (limit) parts.push([swatch("slow"), "slower"]);
   if (has(2)) parts.push([swatch("ring"), "nobody answered"]);
   if (has(3)) parts.push([swatch("cross"), "error"]);
-  if (found.lines.window) parts.push([swatch("line"), `p50, p95, p99 of the last ${count(found.lines.window, "turn")}`]);
+  for (const text of lines.words) parts.push([swatch("line"), text]);
   if (found.without) parts.push([`${count(found.without, "turn")} without ${words()}`]);
+  if (found.thinned) parts.push([`${count(found.thinned, "fast turn")} not drawn, all slow ones are`]);
   if (found.beyond) parts.push([`${count(found.beyond, "older turn")} not drawn`]);
-  $("plot-words").replaceChildren(...parts.map((part) => h("span", {}, part)));
+  if (plot && outside?.before.length) parts.push(elsewhere(outside.before, "far earlier"));
+  if (plot && outside?.after.length) parts.push(elsewhere(outside.after, "far later"));
+  if (plot && places?.above) parts.push([`${count(places.above, "turn")} longer than ${length(plot.scales.y.max)}, at the edge`]);
+  replace($("plot-words"), parts.map((part) => h("span", {}, part)));
   $("plot").setAttribute("aria-label", `${words()} of ${count(found.time_s.length, "turn")} over time; arrow keys go from dot to dot`);
+}
+
+/** Turns that are not drawn because their time is far from all others: [first, last] shows them alone. */
+function elsewhere(times, where) {
+  const [first, last] = [times[0], times.at(-1)];
+  const onclick = () => change({ from: (first - 1).toFixed(3), to: (last + 1).toFixed(3), last: "" });
+  return [h("button", { type: "button", class: "text marked", onclick, dataset: { key: where } }, `${count(times.length, "turn")} ${where}, ${moment(first)}`)];
 }
 
 let width = 0;

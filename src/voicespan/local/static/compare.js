@@ -47,7 +47,7 @@ export function drawCompare(found) {
       const found_ = found.rates[rate];
       return found_ && { name: words, now: found_.now, before: found_.before, given: changeOf(found_), worse };
     })),
-    h("p", { class: "dim small" }, "Dot: the change. Line: its 95 % interval. Grey where the interval holds zero: such a change may be noise."));
+    h("p", { class: "dim small" }, "Dot: the change. Line: its 95 % interval. Grey: such a change may be chance, the more so as many are looked at together."));
 }
 
 /** Which percentile of the latencies is compared. */

@@ -2,6 +2,14 @@
 
 export const $ = (id) => document.getElementById(id);
 
+/** An element of SVG, with attributes only. */
+export function s(name, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
 /** h("a", {href, class, onclick, dataset, vars: {"--w": "10%"}}, ...children); null and false children are left out. */
 export function h(name, properties = {}, ...children) {
   const element = document.createElement(name);
@@ -10,7 +18,7 @@ export function h(name, properties = {}, ...children) {
     if (key === "class") element.className = value;
     else if (key === "dataset") Object.assign(element.dataset, value);
     else if (key === "vars") for (const [name, to] of Object.entries(value)) element.style.setProperty(name, to);
-    else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key.startsWith("on")) element[key] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
   element.append(...given(children));
@@ -19,24 +27,18 @@ export function h(name, properties = {}, ...children) {
 
 const given = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 
-const FOCUSABLE = "a[href], button, input, select, summary, [tabindex]";
-
-/** Put new children into a place. What had the keyboard's focus has it afterwards: it is found by its `data-key`. */
+/**
+ * Make a place show these children. What it shows already of the same kind stays the same element and only takes over
+ * what differs: an unfolded select, a marked text, the keyboard's focus, a click that has begun outlive a refresh.
+ * Children are of one kind when they have the same `data-key`, or none and the same name.
+ */
 export function replace(place, ...children) {
   const focused = place.contains(document.activeElement) && document.activeElement !== place ? document.activeElement : null;
-  const holder = focused?.closest("[data-key]");
-  const key = holder?.dataset.key;
-  const index = holder ? [holder, ...holder.querySelectorAll(FOCUSABLE)].indexOf(focused) : -1;
-  place.replaceChildren(...given(children));
-  if (index < 0) return;
-  const again = place.querySelector(`[data-key="${CSS.escape(key)}"]`);
-  if (again) [again, ...again.querySelectorAll(FOCUSABLE)][index]?.focus({ preventScroll: true });
+  reconcile(place, given(children).map((child) => (child instanceof Node ? child : document.createTextNode(child))));
+  if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true }); // it was moved
 }
 
-/**
- * Make a place show these items, each [key, what it shows, () => element], and keep the elements of those that show the
- * same as before: an audio that plays goes on, what was unfolded stays so.
- */
+/** Make a place show these items, each [key, what it shows, () => element]; what shows the same as before is not made anew. */
 export function keep(place, items) {
   const before = new Map([...place.children].map((child) => [child.dataset.key, child]));
   const after = items.map(([key, shown, make]) => {
@@ -48,13 +50,57 @@ export function keep(place, items) {
     made.seen = seen;
     return made;
   });
-  const kept = new Set(after);
-  for (const child of [...place.children]) if (!kept.has(child)) child.remove();
-  let at = place.firstElementChild;
-  for (const child of after) {
-    if (child === at) at = at.nextElementSibling;
-    else place.insertBefore(child, at);
+  replace(place, after);
+}
+
+const HANDLERS = ["onclick", "onchange"];
+const THEIRS = new Set(["open", "--play", "--playing"]); // what was unfolded stays so, and where an audio plays
+
+const kindOf = (node) => `${node.nodeName} ${node.dataset?.key ?? ""}`;
+
+function reconcile(place, wanted) {
+  const old = new Map();
+  const staying = new Set(wanted.filter((node) => node.parentNode === place));
+  for (const node of place.childNodes) {
+    if (staying.has(node)) continue;
+    const kind = kindOf(node);
+    if (old.has(kind)) old.get(kind).push(node);
+    else old.set(kind, [node]);
   }
+  const after = wanted.map((node) => {
+    const like = staying.has(node) ? null : old.get(kindOf(node))?.shift();
+    if (!like) return node;
+    become(like, node);
+    return like;
+  });
+  const kept = new Set(after);
+  for (const node of [...place.childNodes]) if (!kept.has(node)) node.remove();
+  let at = place.firstChild;
+  for (const node of after) {
+    if (node === at) at = at.nextSibling;
+    else place.insertBefore(node, at);
+  }
+}
+
+/** Make an element equal to another of its kind. */
+function become(old, other) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== other.data) old.data = other.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (name !== "style" && !other.hasAttribute(name) && !THEIRS.has(name)) set(old, name, null);
+  for (const { name, value } of other.attributes) if (name !== "style" && old.getAttribute(name) !== value && !THEIRS.has(name)) set(old, name, value);
+  for (const name of [...old.style]) if (!other.style.getPropertyValue(name) && !THEIRS.has(name)) old.style.removeProperty(name);
+  for (const name of other.style) if (old.style.getPropertyValue(name) !== other.style.getPropertyValue(name)) old.style.setProperty(name, other.style.getPropertyValue(name));
+  for (const handler of HANDLERS) if (old[handler] !== other[handler]) old[handler] = other[handler];
+  if (other.seen !== undefined) old.seen = other.seen;
+  reconcile(old, [...other.childNodes]);
+}
+
+function set(element, name, value) {
+  if (value === null) element.removeAttribute(name);
+  else element.setAttribute(name, value);
+  if (name === "checked" || name === "selected") element[name] = value !== null;
 }
 
 /** Say something for a moment, also to a screen reader; `action` is [words, what to do]. */
@@ -74,13 +120,36 @@ export function say(text, action = null) {
   }, action ? 8000 : 3000);
 }
 
+/** Copy a text; where the browser has no clipboard (a page of another machine, without TLS) as a marked text is copied. */
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
     say(`${what} copied`);
   } catch {
-    say(`could not copy: ${text}`);
+    if (copyMarked(text)) say(`${what} copied`);
+    else offerMarked(text, what);
   }
+}
+
+function copyMarked(text) {
+  const focused = document.activeElement;
+  const field = h("textarea", { class: "aside", readonly: true, "aria-hidden": "true" }, text);
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  focused?.focus({ preventScroll: true });
+  return done;
+}
+
+function offerMarked(text, what) {
+  say([`${what}: `, h("input", { readonly: true, value: text, "aria-label": what })], ["done", () => null]);
+  $("said").querySelector("input").select();
+}
+
+/** Tell a screen reader what is on the page already for those who see it. */
+export function announce(text) {
+  $("announced").textContent = text;
 }
 
 /** A command with a button that copies it. */

@@ -3,7 +3,6 @@ import { $ } from "./dom.js";
 import { length } from "./format.js";
 
 const MANY = 3000;
-const LINES = { p50_s: "p50", p95_s: "p95", p99_s: "p99" };
 const STRENGTH = { p50_s: 0.9, p95_s: 0.65, p99_s: 0.45 };
 
 /** A resolved colour: canvas knows neither variables nor light-dark(). */
@@ -16,32 +15,35 @@ export function ink(name) {
 }
 
 /** Draw what was found and return where the dots are, in pixels of the canvas. */
-export function drawDots(plot, found, { selected, objective }) {
+export function drawDots(plot, found, { selected, limit }) {
   const { ctx } = plot;
   const { left, top, width, height } = plot.bbox;
   ctx.save();
   ctx.beginPath();
   ctx.rect(left, top, width, height);
   ctx.clip();
-  const places = dots(plot, found, { selected, objective });
-  lines(plot, found.lines);
+  const places = dots(plot, found, { selected, limit });
+  const ends = lines(plot, found.lines);
+  if (limit) ends.push(limitLine(plot, limit, found.of === "response" ? "objective" : "limit"));
   ctx.restore();
-  if (objective) objectiveLine(plot, objective);
-  names(plot, found.lines);
+  names(plot, ends);
   return places;
 }
 
-function dots(plot, found, { selected, objective }) {
+function dots(plot, found, { selected, limit }) {
   const { ctx } = plot;
   const scale = devicePixelRatio;
   const total = found.time_s.length;
-  const floor = plot.scales.y.min;
-  const places = { x: new Float32Array(total), y: new Float32Array(total) };
+  const { min: floor, max: top } = plot.scales.y;
+  const { min: first, max: last } = plot.scales.x;
+  const places = { x: new Float32Array(total), y: new Float32Array(total), above: 0, inside: 0 };
   const groups = { fast: [], slow: [], 1: [], 2: [], 3: [] };
   for (let i = 0; i < total; i += 1) {
     places.x[i] = plot.valToPos(found.time_s[i], "x", true);
-    places.y[i] = plot.valToPos(Math.max(found.value_s[i], floor), "y", true);
-    (found.mark[i] >= 2 ? groups[found.mark[i]] : found.value_s[i] > (objective || Infinity) ? groups.slow : groups.fast).push(i);
+    places.y[i] = plot.valToPos(Math.min(Math.max(found.value_s[i], floor), top), "y", true);
+    if (found.value_s[i] > top) places.above += 1;
+    if (found.time_s[i] >= first && found.time_s[i] <= last) places.inside += 1;
+    (found.mark[i] >= 2 ? groups[found.mark[i]] : found.value_s[i] > (limit ?? Infinity) ? groups.slow : groups.fast).push(i);
   }
   const many = total > MANY;
   const size = (many ? 1.6 : total > 500 ? 2.4 : 3.6) * scale;
@@ -99,28 +101,34 @@ function crosses(ctx, places, group, size) {
   ctx.stroke();
 }
 
-function lines(plot, found) {
-  if (!found.time_s.length) return;
+/** Draw the percentiles and return where each line ends, as [words, y, colour]. */
+function lines(plot, { time_s: times, running, level }) {
   const { ctx } = plot;
   const { left, width } = plot.bbox;
+  const { min, max } = plot.scales.y;
+  const at = (value) => plot.valToPos(Math.min(Math.max(value, min), max), "y", true);
+  const ends = [];
   ctx.strokeStyle = ink("--ink");
   ctx.lineWidth = 1.4 * devicePixelRatio;
-  for (const name of Object.keys(LINES)) {
-    ctx.globalAlpha = STRENGTH[name];
+  for (const [name, strength] of Object.entries(STRENGTH)) {
+    const values = running[name] ?? (name in level ? [level[name]] : []);
+    if (!values.length) continue;
+    ctx.globalAlpha = strength;
     ctx.beginPath();
-    const y = (i) => plot.valToPos(Math.max(found[name][i], plot.scales.y.min), "y", true);
-    ctx.moveTo(left, y(0)); // before the first window is full, its figure is the best there is
-    found.time_s.forEach((time, i) => ctx.lineTo(plot.valToPos(time, "x", true), y(i)));
-    ctx.lineTo(left + width, y(found.time_s.length - 1));
+    ctx.moveTo(left, at(values[0])); // before the first window is full, its figure is the best there is
+    if (running[name]) times.forEach((time, i) => ctx.lineTo(plot.valToPos(time, "x", true), at(values[i])));
+    ctx.lineTo(left + width, at(values.at(-1)));
     ctx.stroke();
+    ends.push([name.slice(0, -2), at(values.at(-1)), ink("--dim")]);
   }
   ctx.globalAlpha = 1;
+  return ends;
 }
 
-function objectiveLine(plot, objective) {
+function limitLine(plot, limit, words) {
   const { ctx } = plot;
   const { left, width } = plot.bbox;
-  const y = plot.valToPos(objective, "y", true);
+  const y = plot.valToPos(limit, "y", true);
   ctx.save();
   ctx.strokeStyle = ink("--slow");
   ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
@@ -130,29 +138,24 @@ function objectiveLine(plot, objective) {
   ctx.lineTo(left + width, y);
   ctx.stroke();
   ctx.restore();
-  write(ctx, `objective ${length(objective)}`, left + 4 * devicePixelRatio, y - 5 * devicePixelRatio, ink("--slow"));
+  return [words, y, ink("--slow")];
 }
 
-function names(plot, found) {
-  const last = found.time_s.length - 1;
-  if (last < 0) return;
-  const right = plot.bbox.left + plot.bbox.width + 4 * devicePixelRatio;
-  let above = Infinity;
-  for (const [name, words] of Object.entries(LINES)) {
-    const wanted = plot.valToPos(Math.max(found[name][last], plot.scales.y.min), "y", true) + 4 * devicePixelRatio;
-    above = Math.min(wanted, above - 12 * devicePixelRatio);
-    write(plot.ctx, words, right, above, ink("--dim"));
-  }
+/** The names of the lines, right of them, from top to bottom and none over another. */
+function names(plot, ends) {
+  const right = plot.bbox.left + plot.bbox.width + 5 * devicePixelRatio;
+  const line = 12 * devicePixelRatio;
+  const bottom = plot.bbox.top + plot.bbox.height;
+  const placed = ends.sort((a, b) => a[1] - b[1]).map(([words, y, colour]) => ({ words, y: y + 4 * devicePixelRatio, colour }));
+  for (let i = 1; i < placed.length; i += 1) placed[i].y = Math.max(placed[i].y, placed[i - 1].y + line);
+  for (let i = placed.length - 1, below = bottom; i >= 0; i -= 1) below = (placed[i].y = Math.min(placed[i].y, below)) - line;
+  for (const { words, y, colour } of placed) write(plot.ctx, words, right, y, colour);
 }
 
 function write(ctx, text, x, y, fill) {
   ctx.save();
   ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
   ctx.textAlign = "left";
-  ctx.strokeStyle = ink("--card"); // a halo, so that it can be read over dots
-  ctx.lineWidth = 4 * devicePixelRatio;
-  ctx.lineJoin = "round";
-  ctx.strokeText(text, x, y);
   ctx.fillStyle = fill;
   ctx.fillText(text, x, y);
   ctx.restore();

@@ -27,15 +27,24 @@ function draw() {
     figure("heard silence p50", length(figures.p50_s), `of ${number(figures.answered)} answered`, {
       change: compared && was(length(silence?.before?.p50_s), changeOf(silence?.p50)) }),
     figure("p95", length(figures.p95_s), "", { change: compared && was(length(silence?.before?.p95_s), changeOf(silence?.p95)) }),
-    figure("p99", length(figures.p99_s)),
-    figure(`within ${length(objective)}`, percent(within), "unanswered included", {
+    figure("p99", length(figures.p99_s), "", { change: compared && was(length(silence?.before?.p99_s), changeOf(silence?.p99)) }),
+    figure(`within ${length(objective)}`, percent(within), "incl. unanswered", {
       bad: within !== null && within < 0.95, change: rate("within_objective", -1) }),
     figure("turns", number(turns), `in ${count(figures.sessions, "session")}`, {
       change: compared && h("div", { class: "was" }, h("small", {}, "compared with"), h("small", {}, number(compared.before.turns))) }),
     choice("unanswered", figures.unanswered, turns, "unanswered", rate("unanswered")),
     choice("interrupted", figures.interrupted, turns, "interrupted", rate("interrupted", 0)),
     choice("errors", figures.errors, turns, "failed", rate("errors")),
+    figures.stages.silenced ? silenced(figures.stages.silenced, compared?.latencies.silenced) : null,
     figures.incomplete ? choice("incomplete", figures.incomplete, turns, "incomplete") : null);
+}
+
+/** How soon the agent was silent once a user had spoken over it. */
+function silenced({ p50_s: p50, p95_s: p95, turns }, change) {
+  const part = { of: "silenced" };
+  return h("a", { href: addressWith(part), onclick: (event) => follow(event, part), class: state().of === "silenced" ? "on" : "", dataset: { key: "silenced" },
+    title: `Of ${count(turns, "interruption")}, from the user's onset until the agent was silent. Show its dots.` },
+  h("span", {}, "silenced within"), h("strong", {}, length(p50)), h("small", {}, `p95 ${length(p95)}`), compared && was(length(change?.before?.p50_s), changeOf(change?.p50)));
 }
 
 /** What it was, and how it changed. */

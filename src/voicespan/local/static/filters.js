@@ -1,12 +1,13 @@
 // Which turns: the form below the head of the page.
-import { $, h } from "./dom.js";
+import { $, h, replace } from "./dom.js";
 import { clock, count, number } from "./format.js";
 import { knownRuns, runLabel, runName } from "./runs.js";
 import { LATENCIES } from "./stages.js";
-import { change, clearFilters, filtered, FILTERS, period, state } from "./state.js";
+import { change, clearFilters, filtered, FILTERS, limitOf, period, setLimit, state } from "./state.js";
 
 const TIMES = { "": "all time", 15: "last 15 minutes", 60: "last hour", 360: "last 6 hours", 1440: "last day", 10080: "last week" };
-const OUTCOMES = ["completed", "interrupted", "unanswered", "no_reply", "error", "timeout", "incomplete"];
+const OUTCOMES = ["completed", "interrupted", "unanswered", "no_reply", "error", "timeout", "failed", "incomplete"];
+const ALWAYS = ["unanswered", "failed", "incomplete"]; // no outcomes of the turn model: what several have in common
 const CHOICES = { service: "every service", outcome: "every outcome", model: "every model", voice: "every voice", worker: "every worker" };
 const INPUTS = ["search", "last", "run", ...Object.keys(CHOICES), "stage", "over", "against"];
 
@@ -37,7 +38,7 @@ export function buildFilters() {
     typed = setTimeout(() => take(event.target), 250);
   });
   $("of").addEventListener("change", () => change({ of: $("of").value }));
-  $("objective").addEventListener("change", () => change({ objective: String(Math.max(Number($("objective").value) || 600, 1)) }));
+  $("objective").addEventListener("change", () => setLimit(state().of, Number($("objective").value)));
   $("unzoom").addEventListener("click", () => change({ from: "", to: "", last: "" }));
   showFilters();
 }
@@ -74,7 +75,7 @@ export function showFilters() {
     const chosen = state()[name];
     const found = (known[name] ?? []).map(({ value, turns }) => [value, `${value} (${number(turns)})`]);
     const names = new Set(found.map(([value]) => value));
-    if (name === "outcome") for (const each of OUTCOMES) if (!names.has(each) && (each === chosen || each === "unanswered" || each === "incomplete")) found.push([each, each]);
+    if (name === "outcome") for (const each of OUTCOMES) if (!names.has(each) && (each === chosen || ALWAYS.includes(each))) found.push([each, each]);
     if (chosen && name !== "outcome" && !names.has(chosen)) found.push([chosen, chosen]);
     fill(form.elements[name], [["", all], ...found]);
     form.elements[name].hidden = name !== "outcome" && found.length < 2 && !chosen;
@@ -86,9 +87,12 @@ export function showFilters() {
     element.classList.toggle("set", state()[name] !== "");
   }
   $("of").value = state().of;
-  if (document.activeElement !== $("objective")) $("objective").value = state().objective;
+  const limit = limitOf(state().of);
+  $("objective-name").textContent = state().of === "response" ? "objective" : "limit";
+  if (document.activeElement !== $("objective") || state().of !== $("objective").dataset.of) $("objective").value = limit === null ? "" : String(Math.round(limit * 1e6) / 1000);
+  $("objective").dataset.of = state().of;
   $("unzoom").hidden = !state().from && !state().to;
-  $("chips").replaceChildren(...chips());
+  replace($("chips"), chips());
   $("clear").hidden = !filtered();
   const set = FILTERS.filter((name) => state()[name] !== "" && name !== "search").length;
   $("more-filters").textContent = set ? `filters (${set})` : "filters";

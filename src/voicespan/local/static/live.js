@@ -5,12 +5,14 @@ import { change, state } from "./state.js";
 
 const REST_MS = 1000;
 const REST_FACTOR = 3; // however long a refresh takes: the page is idle three quarters of the time
+const READY_MS = 500;
 
 let paused = false;
 let connected = false;
 let due = false;
 let waiting = false;
 let uncounted = 0;
+let missed = false;
 let isKnown = () => false;
 const hidden = new Set();
 
@@ -18,8 +20,9 @@ const hidden = new Set();
  * `refresh()` shows what is new; `known(trace_id)` says whether a turn is on the page already; `opened(turns)`
  * is called when the turns in progress change. Return a promise for the moment from which no turn is missed.
  */
-export function listen({ refresh, known, opened }) {
+export async function listen({ refresh, known, opened }) {
   isKnown = known;
+  let source = null;
   const show = async () => {
     if (waiting || document.hidden || paused || !due) return;
     waiting = true;
@@ -31,43 +34,63 @@ export function listen({ refresh, known, opened }) {
       show();
     }, Math.max(REST_MS, REST_FACTOR * (performance.now() - began)));
   };
-  const source = new EventSource("/api/events");
-  source.addEventListener("open", () => {
-    if (connected === null) due = true; // it was gone for a while: what came meanwhile was not said
-    connected = true;
+  const news = () => {
+    due = true;
     drawLive();
     show();
-  });
-  source.addEventListener("error", () => {
-    connected = null;
-    drawLive();
-  });
-  const ready = new Promise((resolve) => {
+  };
+  const connect = () => new Promise((resolve) => {
+    source = new EventSource("/api/events");
+    source.addEventListener("open", (event) => {
+      if (event.data) { // the receiver's own event of this name; that of the stream carries nothing
+        opened(JSON.parse(event.data).turns);
+        return;
+      }
+      if (connected === null) due = true; // it was gone for a while: what came meanwhile was not said
+      connected = true;
+      drawLive();
+      show();
+    });
+    source.addEventListener("error", () => {
+      connected = null;
+      drawLive();
+    });
+    source.addEventListener("turns", (event) => {
+      const { trace_ids: ids, more } = JSON.parse(event.data);
+      for (const id of ids) if (paused) hidden.add(id);
+      if (paused) uncounted += more;
+      if (ids.length) news();
+    });
+    source.addEventListener("forgotten", news);
     source.addEventListener("ready", resolve);
-    setTimeout(resolve, 500);
+    setTimeout(resolve, READY_MS);
   });
-  source.addEventListener("turns", (event) => {
-    const { trace_ids: ids, more } = JSON.parse(event.data);
-    for (const id of ids) if (paused) hidden.add(id);
-    if (paused) uncounted += more;
-    due = due || ids.length > 0;
-    drawLive();
-    show();
-  });
-  // The stream's own "open" carries no data; the receiver's says how many turns are in progress.
-  source.addEventListener("open", (event) => event.data && opened(JSON.parse(event.data).turns));
-  document.addEventListener("visibilitychange", show);
+  const disconnect = () => {
+    source?.close();
+    source = null;
+  };
+  // A browser opens six connections to a server, all its tabs together: one that nobody looks at holds none.
+  const look = async () => {
+    if (document.hidden) return disconnect();
+    if (source) return null;
+    await connect();
+    missed = paused;
+    return news();
+  };
+  document.addEventListener("visibilitychange", look);
   $("live").addEventListener("click", () => {
     paused = !paused;
     hidden.clear();
     uncounted = 0;
+    missed = false;
     drawLive();
     show();
   });
   $("clear-live").addEventListener("click", clear);
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", disconnect);
+  addEventListener("pageshow", (event) => event.persisted && look());
   drawLive();
-  return ready;
+  if (!document.hidden) await connect();
 }
 
 /** Show only what begins from now on. */
@@ -87,5 +110,6 @@ export function drawLive() {
   button.setAttribute("aria-pressed", String(paused));
   button.title = paused ? "Show new turns again (p)" : "Stop showing new turns (p)";
   const words = connected === null ? "receiver not reachable" : connected ? "live · pause" : "connecting";
-  button.textContent = paused ? `paused · ${turns ? `${count(turns, "new turn")} hidden` : "nothing hidden"} · resume` : words;
+  const held = turns ? `${missed ? "at least " : ""}${count(turns, "new turn")} hidden` : missed ? "new turns may be hidden" : "nothing hidden";
+  button.textContent = paused ? `paused · ${held} · resume` : words;
 }

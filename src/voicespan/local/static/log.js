@@ -8,6 +8,12 @@ const WARN = 13;
 
 const kindOf = (severity) => (severity >= ERROR ? "error" : severity >= WARN ? "warn" : "plain");
 
+/** How many lines a turn logged, and how many of them are warnings or worse. */
+export function said(lines, warnings) {
+  if (!lines) return null;
+  return [count(lines, "line"), warnings ? [" · ", h("b", { class: "slow" }, count(warnings, "warning"))] : null];
+}
+
 /** `spans` name where a line was written; `beyond` lines are not here. */
 export function log(lines, beyond, { start, spans }) {
   const errors = lines.filter((line) => line.severity >= ERROR).length;

@@ -3,9 +3,9 @@ import { ask, Refused, Unreachable } from "./api.js";
 import { drawChart, redrawChart } from "./chart.js";
 import { buildColours } from "./colours.js";
 import { drawCompare } from "./compare.js";
-import { drawConversation } from "./conversation.js";
+import { drawConversation, shownConversation } from "./conversation.js";
 import { $, say } from "./dom.js";
-import { drawEmpty } from "./empty.js";
+import { drawEmpty, drawOthers, drawSend } from "./empty.js";
 import { compareFigures, drawFigures } from "./figures.js";
 import { buildFilters, offer, showFilters, showHidden } from "./filters.js";
 import { buildHelp } from "./help.js";
@@ -36,14 +36,14 @@ const parts = {
   status: { views: VIEWS, keys: [], load: () => get("status", "status", {}, showStatus) },
   choices: { views: LISTED, keys: [], load: () => get("choices", "choices", {}, offer) },
   runs: { views: LISTED, keys: ["now", "before"], load: () => get("runs", "runs", {}, showRuns) },
-  figures: { views: ["turns"], keys: [...FILTERS, "objective"], load: () => get("figures", "figures", { ...query(), objective_ms: state().objective }, showFigures) },
+  figures: { views: ["turns"], keys: [...FILTERS, "objective", "of"], load: () => get("figures", "figures", { ...query(), objective_ms: state().objective }, showFigures) },
   dots: { views: ["turns"], keys: [...FILTERS, "of"], load: () => get("dots", "dots", { ...query(), of: state().of }, showDots) },
   list: { views: ["turns"], keys: [...FILTERS, "sort", "order", "limit"], load: () => get("list", "turns", { ...query(), sort: state().sort, order: state().order, limit: state().limit }, showList) },
   silence: { views: ["turns"], keys: FILTERS, load: () => get("silence", "silence", query(), showSilence) },
   median: { views: ["sessions", "open"], keys: [...FILTERS, "turn"], load: loadMedian },
   against: { views: ["turns"], keys: [...FILTERS, "objective", "against"], load: loadAgainst },
   sessions: { views: ["sessions"], keys: [...FILTERS, "call"], load: loadSessions },
-  conversation: { views: ["sessions"], keys: ["call", "zoom"], load: loadConversation },
+  conversation: { views: ["sessions"], keys: ["call", "zoom", "first"], load: loadConversation },
   compare: { views: ["runs"], keys: [...FILTERS, "objective", "now", "before", "rank"], load: loadCompare, after: "runs" },
   open: { views: ["open"], keys: [], load: () => get("open", "open", {}, showTurnsInProgress) },
   incomplete: { views: ["open"], keys: [], load: () => get("incomplete", "turns", { outcome: "incomplete", sort: "start", limit: MOST }, drawIncomplete) },
@@ -53,7 +53,9 @@ const parts = {
 /** Ask, and show the answer unless something newer was asked meanwhile. */
 async function get(part, path, parameters, show) {
   const found = await ask(part, path, parameters);
-  if (found) show(found);
+  if (!found) return;
+  show(found);
+  markSelected();
 }
 
 let figures = null;
@@ -61,12 +63,15 @@ let figures = null;
 function showFigures(found) {
   figures = found;
   drawFigures(found);
-  drawEmpty(found.turns === 0 && !filtered());
+  const empty = found.turns === 0 && !filtered();
+  drawEmpty(empty);
+  if (empty) get("others", "traces", { limit: "1" }, ({ matching }) => drawOthers(matching));
   countHidden();
 }
 
 function showStatus(found) {
   drawStatus(found);
+  drawSend(found.send);
   redrawTurn();
   countHidden();
 }
@@ -124,11 +129,22 @@ async function loadConversation() {
   const id = state().call;
   if (!id) return;
   try {
-    await get("conversation", "session", { id }, drawConversation);
+    await get("conversation", "session", { id, ...placeInSession() }, drawConversation);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    drawConversation(null, error.message);
+    await get("conversation", "session", { id }, drawConversation).catch(() => drawConversation(null, error.message)); // the turn is of another session
   }
+}
+
+/** Which part of a long session: the one that was asked for, else around the turn, else the newest. */
+function placeInSession() {
+  const { first, turn } = state();
+  if (first) return { first };
+  const shown = shownConversation();
+  if (!turn || turn === "last") return {};
+  if (shown?.session_id !== state().call) return { around: turn };
+  if (shown.turns.some(({ trace_id: id }) => id === turn)) return shown.later ? { first: String(shown.first) } : {};
+  return shown.beyond ? { around: turn } : {};
 }
 
 function showTurnsInProgress(found) {
@@ -163,7 +179,8 @@ async function updated(_, changed) {
     markSelected();
     redrawChart();
   }
-  if (changed.has("objective")) drawChart();
+  if (changed.has("span")) redrawTurn();
+  if (changed.has("objective") || changed.has("limits")) drawChart();
   await load(names);
 }
 

@@ -15,10 +15,11 @@ export const LATENCIES = {
   tts: "tts: first audio",
   realtime: "realtime: first audio",
   network: "network: heard after sent",
+  silenced: "silenced within",
 };
 
 /** The field of a turn in the API that holds this latency. */
-export const FIELD = {
+const FIELD = {
   response: "response_s",
   answer: "answer_s",
   endpoint: "endpoint_s",
@@ -29,7 +30,12 @@ export const FIELD = {
   tts: "tts_first_audio_s",
   realtime: "realtime_first_audio_s",
   network: "playback_start_s",
+  silenced: "silenced_s",
+  duration: "duration_s",
 };
+
+/** How long this took in a turn, in seconds; null where there was none of it. */
+export const sortedBy = (turn, stage) => turn[FIELD[stage]] ?? null;
 
 export const MEANINGS = {
   endpoint: "The user was silent already; the detector waited to be sure.",

@@ -1,11 +1,11 @@
 // What is shown, all of it in the address: reload, back and a shared link give the same view.
 
 const DEFAULTS = {
-  view: "turns", turn: "", of: "response", objective: "600", against: "",
+  view: "turns", turn: "", span: "", of: "response", objective: "600", limits: "", against: "",
   service: "", session: "", outcome: "", model: "", voice: "", worker: "", run: "", search: "", stage: "", over: "",
   last: "", from: "", to: "",
   sort: "response", order: "desc", limit: "50",
-  call: "", zoom: "1",
+  call: "", zoom: "1", first: "",
   now: "", before: "", rank: "p50",
 };
 
@@ -13,7 +13,7 @@ const DEFAULTS = {
 export const FILTERS = ["service", "session", "outcome", "model", "voice", "worker", "run", "search", "stage", "over", "last", "from", "to"];
 
 /** What is left behind on the way to another view. */
-export const OPENED = { turn: "", call: "" };
+export const OPENED = { turn: "", call: "", first: "" };
 
 const listeners = [];
 let current = read();
@@ -32,7 +32,7 @@ export function subscribe(listener) {
 
 /** Change some of the state; `replace` where stepping back through it would be a nuisance. */
 export function change(part, { replace = false } = {}) {
-  const next = { ...current, ...part };
+  const next = merged(part);
   if (!differences(current, next).size) return;
   history[replace ? "replaceState" : "pushState"](null, "", address(next));
   become(next);
@@ -45,7 +45,15 @@ export function address(values) {
   return text ? `?${text}` : location.pathname;
 }
 
-export const addressWith = (part) => address({ ...current, ...part });
+export const addressWith = (part) => address(merged(part));
+
+/** The state with this part changed; another turn has other spans, another session another first turn. */
+function merged(part) {
+  const left = {};
+  if ("turn" in part && part.turn !== current.turn) left.span = "";
+  if ("call" in part && part.call !== current.call) left.first = "";
+  return { ...current, ...left, ...part };
+}
 
 export const defaults = (keys) => Object.fromEntries(keys.map((key) => [key, DEFAULTS[key]]));
 
@@ -59,6 +67,24 @@ export function period() {
   const since = from ? Number(from) : last ? Math.floor(Date.now() / 1000) - 60 * Number(last) : null;
   return { since, until: to ? Number(to) : null };
 }
+
+/** The length, in seconds, that the dots of this latency should stay within; null where nobody set one. */
+export function limitOf(stage) {
+  const ms = Number(stage === "response" ? current.objective : limits().get(stage));
+  return ms > 0 ? ms / 1000 : stage === "response" ? Number(DEFAULTS.objective) / 1000 : null;
+}
+
+/** Set that limit in milliseconds; without one for a stage its line is gone. */
+export function setLimit(stage, ms) {
+  const value = ms > 0 ? String(ms) : "";
+  if (stage === "response") return change({ objective: value || DEFAULTS.objective });
+  const all = limits();
+  if (value) all.set(stage, value);
+  else all.delete(stage);
+  return change({ limits: [...all].map((pair) => pair.join(".")).join("-") });
+}
+
+const limits = () => new Map(current.limits.split("-").filter(Boolean).map((pair) => pair.split(".")));
 
 /** The filters as the API's parameters. */
 export function query() {

@@ -14,7 +14,7 @@ export function drawTraces(found) {
       h("thead", {}, h("tr", {}, heads.map(([words, kind]) => h(words ? "th" : "td", { scope: words ? "col" : undefined, class: kind }, words)))),
       h("tbody", {}, traces.map((trace) => h("tr", { ...opens(trace.trace_id) },
         h("td", { class: "dim" }, moment(trace.start_s)),
-        h("td", { class: `strong session${trace.error ? " worse" : ""}` }, trace.error ? h("span", { title: "It has a span that failed" }, "✗ ") : "", link({ turn: trace.trace_id }, { class: "plain" }, trace.name)),
+        h("td", { class: `strong session${trace.error ? " worse" : ""}` }, trace.error ? h("span", { title: "It has a span that failed" }, "✗ ") : "", link({ turn: trace.trace_id }, { class: "plain" }, trace.name || "log lines only"), trace.complete === false ? h("span", { class: "tag incomplete", title: "Its root span has not arrived" }, "incomplete") : null),
         h("td", { class: "dim" }, trace.service), h("td", { class: "r dim late" }, number(trace.spans)), h("td", { class: "r" }, length(trace.duration_s)),
         h("td", { class: "late" }, h("div", { class: "range", vars: { "--from": "0%", "--to": `${(trace.duration_s / most) * 100}%` } }, h("i", {}))))))))
       : h("p", { class: "hint" }, "Every trace here is a turn. Requests of your web framework outside of a turn, or another service's traces, would be listed here."));

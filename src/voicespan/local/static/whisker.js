@@ -1,4 +1,4 @@
-// A change against other turns: in words, and as a line with its 95 % interval. Noise is no news: what is not clear is grey.
+// A change against other turns: in words, and as a line with its 95 % interval. What may be chance is no news: it is grey.
 import { h } from "./dom.js";
 import { points, signed } from "./format.js";
 
