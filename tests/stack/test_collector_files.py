@@ -202,19 +202,6 @@ def test_no_setting_is_left_over() -> None:
     assert [name for name in rows if f"env:{name}:-" not in text] == []
 
 
-def test_log_records_for_the_viewer_are_redacted_by_the_same_rules(config: dict[str, Any]) -> None:
-    """Attributes and text of a log record lose what the attributes of a span lose."""
-    (of_spans,) = (
-        group["statements"]
-        for group in config["processors"]["transform/redaction"]["trace_statements"]
-        if group["context"] == "resource"
-    )
-    attributes, text = read(DEPLOY / "collector/viewer.yaml")["processors"]["transform/logs"]["log_statements"]
-    assert attributes["statements"] == of_spans
-    of_attributes = 'replace_all_patterns(attributes, "value", '
-    assert [rule.replace("replace_pattern(body, ", of_attributes) for rule in text["statements"]] == of_spans
-
-
 def test_overlays_change_only_what_they_are_about(config: dict[str, Any]) -> None:
     """A list is replaced and not merged: no overlay repeats one that it leaves as it is, so two can be combined."""
     touched: dict[tuple[str, str], list[str]] = {}
