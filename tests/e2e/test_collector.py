@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 import yaml
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
