@@ -166,20 +166,24 @@ def turn(
             }
         )
     )
-    vad = trace.add("vad", 0, end + 300, root)
-    trace.add("vad.endpoint", end, end + 300, vad)
-    asr = trace.add("asr", 50, end + 320, root, voice__language="en-US")
-    trace.add("asr.finalize", end, end + 320, asr)
-    llm = trace.add("llm", end + 320, end + 1300, root, gen_ai__request__model="small-chat")
-    trace.add("llm.ttft", end + 320, end + 730, llm, voice__critical_path=True)
-    trace.add("llm.first_sentence", end + 320, end + 810, llm)
-    tts = trace.add("tts", end + 810, heard + 1000, root, voice__tts__voice__name="sam")
-    trace.add("tts.first_audio", end + 810, end + 960, tts, voice__worker__id="tts-0")
-    call = trace.add("voice.Synthesis/Synthesize", end + 812, heard + 999, tts, scope="grpc")
-    served = trace.add("Synthesize", end + 815, heard + 998, call, service=WORKER, scope="grpc")
-    trace.add("tts.inference", end + 816, heard + 990, served, service=WORKER)
-    playback = trace.add("playback", end + 963, heard + 3000, root)
-    trace.add("playback.start", end + 963, heard, playback)
+    # The stages follow one another as the silence says.
+    ends, at = {}, end
+    for stage in SHARES:
+        at = ends[stage] = at + shares.get(stage, 0.0) * 1000
+    vad = trace.add("vad", 0, ends["endpoint"], root)
+    trace.add("vad.endpoint", end, ends["endpoint"], vad)
+    asr = trace.add("asr", 50, ends["asr"], root, voice__language="en-US")
+    trace.add("asr.finalize", end, ends["asr"], asr)
+    llm = trace.add("llm", ends["asr"], ends["sentence"] + 490, root, gen_ai__request__model="small-chat")
+    trace.add("llm.ttft", ends["asr"], ends["llm"], llm, voice__critical_path=True)
+    trace.add("llm.first_sentence", ends["asr"], ends["sentence"], llm)
+    tts = trace.add("tts", ends["sentence"], heard + 1000, root, voice__tts__voice__name="sam")
+    trace.add("tts.first_audio", ends["sentence"], ends["tts"], tts, voice__worker__id="tts-0")
+    call = trace.add("voice.Synthesis/Synthesize", ends["sentence"] + 2, heard + 999, tts, scope="grpc")
+    served = trace.add("Synthesize", ends["sentence"] + 5, heard + 998, call, service=WORKER, scope="grpc")
+    trace.add("tts.inference", ends["sentence"] + 6, heard + 990, served, service=WORKER)
+    playback = trace.add("playback", ends["send"], heard + 3000, root)
+    trace.add("playback.start", ends["send"], heard, playback)
     trace.add(
         "voice.response",
         end,
