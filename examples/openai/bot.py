@@ -4,8 +4,8 @@
     set -a; . ./service.env; set +a
     voicespan run -- python your_program.py
 
-`call` holds one call with whoever is on the line; a program of yours answers the phone and calls it. `python
-offline.py` holds one on this machine, without any key.
+`call` holds one call with whoever is on the line; a program of yours answers the phone and calls it.
+`python offline.py` holds one on this machine, without any key.
 """
 
 from __future__ import annotations
