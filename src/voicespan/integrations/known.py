@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,9 @@ def when_imported(entry: EntryPoint, load: Callable[[dict[str, Any]], None]) -> 
         wrapt.register_post_import_hook(_Late(entry, library, load), library.module)
 
 
+_under_way = threading.local()
+
+
 class _Late:
     """Loads an instrumentor. Never raises: an import of the service would fail."""
 
@@ -152,9 +156,25 @@ class _Late:
         self._load = load
 
     def __call__(self, _module: object) -> None:
+        # An instrumentation may import a second library whose own one is in the same, half-imported module.
+        waiting: list[_Late] | None = getattr(_under_way, "waiting", None)
+        if waiting is not None:
+            waiting.append(self)
+            return
+        _under_way.waiting = queue = [self]
+        try:
+            while queue:
+                queue.pop(0).run()
+        finally:
+            _under_way.waiting = None
+
+    def run(self) -> None:
+        """Load it now."""
         try:
             self._load(self._library.options)
             _note(self._library)
+        except ModuleNotFoundError as error:  # of no interest, as to OpenTelemetry's own loader
+            say(f"late.{self._entry.name}", f"{self._entry.name} is not instrumented: {error}", level="debug")
         except Exception as error:
             say(
                 f"late.{self._entry.name}",

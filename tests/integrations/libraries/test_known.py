@@ -70,6 +70,20 @@ def test_opentelemetry_s_instrumentor_waits_for_its_library(monkeypatch: pytest.
     assert "click" in hooked._libraries
 
 
+def test_a_library_that_comes_with_another_s_instrumentor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one instrumentor is loaded, that of a library which it imports waits: they may share a module."""
+    order: list[str] = []
+
+    def first(_options: object) -> None:
+        second_late(None)
+        order.append("first")
+
+    library = Library(("late",), "click", "none")
+    second_late = known._Late(entry("b", "b:b"), library, lambda _options: order.append("second"))
+    known._Late(entry("a", "a:a"), library, first)(None)
+    assert order == ["first", "second"]
+
+
 def test_an_instrumentor_that_fails_late_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
