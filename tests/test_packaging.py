@@ -37,7 +37,7 @@ OPTIONAL = ("fastapi", "grpc", "openai", "prometheus_client", "psutil", "pynvml"
             "structlog", "uvicorn", "websockets")  # fmt: skip
 
 # What only works with an extra.
-OPTIONAL_PARTS = ("demo", "integrations", "local", "render.py", "stack", "stagemap", "testing.py")
+OPTIONAL_PARTS = ("client", "demo", "integrations", "local", "render.py", "stack", "stagemap", "testing.py")
 
 # What an integration imports of the framework that it is for: it is not loaded without it, and no extra brings it.
 FRAMEWORKS = {"livekit": ("livekit",), "pipecat": ("loguru", "pipecat")}
