@@ -62,7 +62,7 @@ def test_error_stays_within_half_the_round_trip(offset: int, out: int, back: int
 @pytest.mark.parametrize("drift_ppm", [-200, 200])
 @pytest.mark.parametrize("asymmetry", [0.0, 0.5, 1.0])
 def test_drift_is_followed(drift_ppm: int, asymmetry: float) -> None:
-    """Hours off, drifting, over a jittering, lopsided network: the error stays within the bound, and the bound is small.
+    """Hours off, drifting, over a jittering, lopsided network: the error stays within a small bound.
 
     The bound is half of the best round trip, and what the clocks drift apart since that exchange.
     """

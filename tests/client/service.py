@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
-from fastapi.requests import Request
+from fastapi.requests import Request  # noqa: TC002 - FastAPI reads the annotation
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 import voicespan
