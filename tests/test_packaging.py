@@ -235,6 +235,7 @@ def test_contents_of_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "voicespan/py.typed" in names
+    assert "voicespan/client/browser/performance-tracker.js" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/voicespan").rglob("*.py")}
     assert sources <= set(names)
