@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,13 +60,49 @@ def test_error_stays_within_half_the_round_trip(offset: int, out: int, back: int
 
 
 @pytest.mark.parametrize("drift_ppm", [-200, 200])
-def test_drift_is_followed(drift_ppm: int) -> None:
-    """The offset is of the last exchanges, so that a drifting clock is followed for hours."""
-    clock = RemoteClock(samples=8)
-    for second in range(3600):
-        now = second * 10**9
-        remote = now + now * drift_ppm // 1_000_000
-        clock.exchange(remote, now + 5_000_000, now + 5_000_000, remote + 10_000_000)
-    local = clock.local_ns(remote)
+@pytest.mark.parametrize("asymmetry", [0.0, 0.5, 1.0])
+def test_drift_is_followed(drift_ppm: int, asymmetry: float) -> None:
+    """Hours off, drifting, over a jittering, lopsided network: the error stays within a small bound.
+
+    The bound is half of the best round trip, and what the clocks drift apart since that exchange.
+    """
+    random, clock, worst_ms = Random(1), RemoteClock(), 0.0
+
+    def remote_of(local_ns: int) -> int:
+        return 7 * 3600 * 10**9 + local_ns + local_ns * drift_ppm // 1_000_000
+
+    for tenth in range(360):  # an hour, an exchange every ten seconds
+        sent = tenth * 10 * 10**9
+        delay = 10_000_000 + round(random.expovariate(1 / 20e6))
+        out = round(delay * asymmetry)
+        received, answered = sent + out, sent + out + 1_000_000
+        back = answered + delay - out
+        clock.exchange(remote_of(sent), received, answered, remote_of(back))
+        moment = back + random.randrange(10 * 10**9)  # a mark before the next exchange
+        estimate = clock.estimate(remote_of(moment))
+        assert estimate is not None
+        assert abs(estimate.local_ns - moment) <= estimate.error_ns + 10_000  # ppm of ppm
+        worst_ms = max(worst_ms, abs(estimate.local_ns - moment) / 1e6)
+        best = clock.round_trip_ns
+        assert best is not None
+        if tenth >= 16:
+            assert estimate.error_ns <= best // 2 + 200 * 160_000 + 10_000  # at the most, the best is 160 s old
+    assert worst_ms < 25
+
+
+@given(
+    offset=st.integers(-(10**15), 10**15),
+    delays=st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**8)), min_size=1, max_size=16),
+)
+def test_error_without_drift_is_half_the_best_round_trip(offset: int, delays: list[tuple[int, int]]) -> None:
+    """Within a second, where no clock drifts noticeably, the error is at most half the best round trip."""
+    clock = RemoteClock()
+    for number, (out, back) in enumerate(delays):
+        sent = 10**12 + number * 10**7
+        clock.exchange(sent + offset, sent + out, sent + out, sent + out + back + offset)
+    local = clock.local_ns(10**12 + offset)
+    best = min(out + back for out, back in delays)
     assert local is not None
-    assert abs(local - now) < 2_000_000
+    drift = 2 * 10**8 * RemoteClock.MAX_DRIFT_PPM // 1_000_000
+    assert abs(local - 10**12) <= best // 2 + drift + 1
+    assert clock.round_trip_ns == best

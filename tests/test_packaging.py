@@ -38,7 +38,7 @@ OPTIONAL = ("fastapi", "grpc", "openai", "prometheus_client", "psutil", "pynvml"
             "structlog", "uvicorn", "websockets")  # fmt: skip
 
 # What only works with an extra.
-OPTIONAL_PARTS = ("demo", "integrations", "local", "render.py", "stack", "stagemap", "testing.py")
+OPTIONAL_PARTS = ("client", "demo", "integrations", "local", "render.py", "stack", "stagemap", "testing.py")
 
 # What an integration imports of the framework that it is for: it is not loaded without it, and no extra brings it.
 FRAMEWORKS = {"livekit": ("livekit",), "pipecat": ("loguru", "pipecat")}
@@ -279,6 +279,7 @@ def test_contents_of_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "voicespan/py.typed" in names
+    assert "voicespan/client/browser/performance-tracker.js" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/voicespan").rglob("*.py")}
     assert sources <= set(names)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
+    from voicespan.client.endpoint import client_reports
     from voicespan.distro import setup_tracing
     from voicespan.sessions import Session, current_session, current_turn, session
     from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
@@ -23,6 +24,7 @@ __all__ = (
     "Tts",
     "Turn",
     "__version__",
+    "client_reports",
     "current_session",
     "current_turn",
     "session",
@@ -30,6 +32,7 @@ __all__ = (
 )
 
 _ROOMS = {
+    "voicespan.client.endpoint": ("client_reports",),
     "voicespan.distro": ("setup_tracing",),
     "voicespan.sessions": ("Session", "current_session", "current_turn", "session"),
     "voicespan.stage": ("Asr", "Llm", "Realtime", "Stage", "Tool", "Tts"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
@@ -24,17 +24,29 @@ class SystemClock:
     time_ns = staticmethod(time.time_ns)
 
 
+class Estimate(NamedTuple):
+    """A remote moment on this machine's monotonic clock; the truth is at most `error_ns` away."""
+
+    local_ns: int
+    error_ns: int
+
+
 class RemoteClock:
     """The offset of another machine's clock to this one, from exchanges of four time stamps (RFC 5905, section 8).
 
-    Of the last exchanges the one with the shortest round trip is believed: its error is at most half of that trip.
+    The truth of an exchange lies within half its round trip, however the delays were divided between the two ways.
+    Clocks drift apart, so an exchange is worth less the further away from it a moment is: for each moment the exchange
+    with the smallest bound, half the round trip plus the drift since, is believed.
     """
 
     __slots__ = ("_samples",)
 
+    MAX_DRIFT_PPM = 200
+    """How fast the two clocks may drift apart: two ordinary crystals and the slewing of NTP stay below it."""
+
     def __init__(self, samples: int = 16) -> None:
-        """Remember the last `samples` exchanges, so that a slow drift is followed."""
-        self._samples: deque[tuple[int, int]] = deque(maxlen=samples)
+        """Remember the last `samples` exchanges, so that a drift is followed."""
+        self._samples: deque[tuple[int, int, int]] = deque(maxlen=samples)
 
     def exchange(self, remote_sent_ns: int, received_ns: int, sent_ns: int, remote_received_ns: int) -> None:
         """Take in one exchange: the remote side sent, this side received, this side answered, the remote received.
@@ -46,7 +58,8 @@ class RemoteClock:
         if round_trip_ns < 0:
             return
         offset_ns = ((received_ns - remote_sent_ns) + (sent_ns - remote_received_ns)) // 2
-        self._samples.append((round_trip_ns, offset_ns))
+        middle_ns = (remote_sent_ns + remote_received_ns) // 2
+        self._samples.append((middle_ns, round_trip_ns, offset_ns))
 
     @property
     def known(self) -> bool:
@@ -55,9 +68,27 @@ class RemoteClock:
 
     @property
     def error_ns(self) -> int | None:
-        """Bound of the offset's error in nanoseconds: half the best round trip; None before the first exchange."""
-        return min(self._samples)[0] // 2 if self._samples else None
+        """Bound of the offset's error at the latest exchange, in nanoseconds; None before the first."""
+        estimate = self.estimate(self._samples[-1][0]) if self._samples else None
+        return None if estimate is None else estimate.error_ns
+
+    @property
+    def round_trip_ns(self) -> int | None:
+        """The shortest of the last round trips in nanoseconds; None before the first exchange."""
+        return min((round_trip_ns for _, round_trip_ns, _ in self._samples), default=None)
+
+    def estimate(self, remote_ns: int) -> Estimate | None:
+        """Return this machine's monotonic time for a remote one, with its bound; None before the first exchange."""
+        bounds = [
+            (round_trip_ns // 2 + abs(remote_ns - middle_ns) * self.MAX_DRIFT_PPM // 1_000_000, offset_ns)
+            for middle_ns, round_trip_ns, offset_ns in self._samples
+        ]
+        if not bounds:
+            return None
+        error_ns, offset_ns = min(bounds)
+        return Estimate(remote_ns + offset_ns, error_ns)
 
     def local_ns(self, remote_ns: int) -> int | None:
         """Return the monotonic time of this machine for a remote one; None before the first exchange."""
-        return remote_ns + min(self._samples)[1] if self._samples else None
+        estimate = self.estimate(remote_ns)
+        return None if estimate is None else estimate.local_ns

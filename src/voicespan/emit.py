@@ -144,7 +144,7 @@ class BackgroundRecorder:
         """Sees each finished turn before it is emitted."""
         self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
         self._sdk: TracerProvider | None = None
-        self._open: dict[Turn, None] = {}
+        self._open: dict[int, Turn] = {}
         self._closed: deque[Callable[[], FinishedTurn]] = deque()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -189,7 +189,7 @@ class BackgroundRecorder:
         if not self.enabled:
             return
         idle = not self._open
-        self._open[turn] = None
+        self._open[turn.trace_id] = turn
         if self._thread is None:
             self._start()
         elif idle:
@@ -197,7 +197,7 @@ class BackgroundRecorder:
 
     def closed(self, turn: Turn) -> None:
         """Finish and emit the turn in the background."""
-        self._open.pop(turn, None)
+        self._open.pop(turn.trace_id, None)
         if not turn.dropped:
             record = turn.record
             self._take(record, lambda: finish(record, self.new_span_id))
@@ -220,7 +220,11 @@ class BackgroundRecorder:
 
     def open_turns(self) -> list[Turn]:
         """Return the turns that are not closed, in order of their beginning."""
-        return list(self._open)
+        return list(self._open.values())
+
+    def open_turn(self, trace_id: int) -> Turn | None:
+        """Return the turn of this trace while it is open."""
+        return self._open.get(trace_id)
 
     def resource_attributes(self) -> Mapping[str, AttributeValue]:
         """Return who sends the spans."""
@@ -286,7 +290,7 @@ class BackgroundRecorder:
     def shut_down(self) -> None:
         """Close every open turn with what is known and emit it: the process ends."""
         now_ns = self.clock.monotonic_ns()
-        sessions: set[Session] = {turn.session for turn in list(self._open)}
+        sessions: set[Session] = {turn.session for turn in self.open_turns()}
         for session in sessions:
             session.shut_down(now_ns)
         self.drain()

@@ -177,6 +177,7 @@ class _Finisher:
             n.VOICE_PLAYBACK_SENT_S: playback.sent_ns / NS_PER_S,
             n.VOICE_PLAYBACK_HEARD_S: min(max(heard_length_ns, 0), playback.sent_ns) / NS_PER_S,
         }
+        span.attributes |= playback.network
         if not reported:
             span.attributes[n.VOICE_PLAYBACK_ESTIMATED] = True
         if record.barge_in is not None:

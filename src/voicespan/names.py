@@ -47,6 +47,7 @@ EVENT_SPEECH_RESUMED = "voice.speech_resumed"
 EVENT_USER_OVERLAP = "voice.user_overlap"
 EVENT_FALSE_INTERRUPTION = "voice.false_interruption"
 EVENT_HANDOFF = "voice.handoff"
+EVENT_CLIENT_MARK = "voice.client.mark"
 EVENT_EXCEPTION = "exception"
 
 # Attributes of the resource
@@ -123,6 +124,10 @@ VOICE_PLAYBACK_SENT_S = "voice.playback.sent_s"
 VOICE_PLAYBACK_HEARD_S = "voice.playback.heard_s"
 VOICE_BARGE_IN_PHASE = "voice.barge_in.phase"
 VOICE_BARGE_IN_DETECTION_S = "voice.barge_in.detection_s"
+VOICE_AUDIO_JITTER_S = "voice.audio.jitter_s"
+VOICE_AUDIO_LOSS = "voice.audio.loss"
+VOICE_AUDIO_DELAY_S = "voice.audio.delay_s"
+VOICE_AUDIO_MOS = "voice.audio.mos"
 
 # Attributes that stand on metrics only
 VOICE_MESSAGE_TYPE = "voice.message.type"
@@ -436,6 +441,13 @@ ATTRIBUTES: tuple[Attribute, ...] = (
               "detection.", _PLAYBACK, ("playback_stop", "server_cancel", "worker_pause", "total"), closed=True,
               dimension=True),
     Attribute(VOICE_BARGE_IN_DETECTION_S, "double", "Real onset to its detection.", _PLAYBACK, unit="s"),
+    Attribute(VOICE_AUDIO_JITTER_S, "double", "Jitter of the reply's packets, as its receiver says (RFC 3550).",
+              _PLAYBACK, unit="s"),
+    Attribute(VOICE_AUDIO_LOSS, "double", "Share of the reply's packets lost.", _PLAYBACK, unit="1"),
+    Attribute(VOICE_AUDIO_DELAY_S, "double", "Delay on the way to the user: half the round trip.", _PLAYBACK,
+              unit="s"),
+    Attribute(VOICE_AUDIO_MOS, "double", "Estimated mean opinion score of the network's part, 1 to 4.4: E-model of "
+              "ITU-T G.107 from jitter, loss and delay.", _PLAYBACK, unit="1"),
 
     Attribute(VOICE_MESSAGE_TYPE, "string", "Kind of message on the media connection.", _METRIC,
               ("SessionStarted", "AudioFrame", "SessionEnded", "Error", "SessionStart", "TextChunk", "Control")),
@@ -448,8 +460,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
               ("ttl_eviction", "lru_eviction", "manual"), closed=True),
     Attribute(VOICE_INTENT_TYPE, "string", "What the user wanted.", _METRIC, ("weather", "calendar", "general")),
     Attribute(VOICE_CLIENT_MARK, "string", "Moment that the client reported.", _METRIC,
-              ("first_transcript", "final_transcript", "response_created", "first_audio_delta", "playback_start",
-               "response_complete"), closed=True),
+              ("speech_start", "speech_end", "first_transcript", "final_transcript", "response_created",
+               "first_audio_delta", "playback_start", "playback_end", "response_complete"), closed=True),
     Attribute(VOICE_LATENCY_TARGET_OUTCOME, "string", "Whether the session met its target.", _METRIC,
               ("met", "missed"), closed=True),
 
@@ -507,6 +519,8 @@ EVENTS: tuple[Event, ...] = (
     Event(EVENT_USER_OVERLAP, 'The user made a sound that was no utterance while the agent spoke (cough, "mhm").'),
     Event(EVENT_FALSE_INTERRUPTION, "Audio was paused for a sound that was no interruption, and went on."),
     Event(EVENT_HANDOFF, "Another agent took over.", (GEN_AI_AGENT_NAME,)),
+    Event(EVENT_CLIENT_MARK, "A moment of the client's own, on its clock, translated.",
+          (VOICE_CLIENT_MARK, VOICE_CLOCK_OFFSET_ERROR_S)),
     Event(EVENT_EXCEPTION, "An exception ended the stage.", (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)),
 )
 
@@ -527,7 +541,7 @@ SPANS: tuple[Span, ...] = (
           VOICE_TURN_OUTCOME, VOICE_TURN_NO_REPLY_REASON, VOICE_TURN_RECOVERED, VOICE_TURN_BOTTLENECK,
           VOICE_SPEECH_SEGMENTS, GEN_AI_TOOL_NAME, ERROR_TYPE),
          (EVENT_SPEECH_START, EVENT_SPEECH_END, EVENT_FIRST_TRANSCRIPT, EVENT_RESPONSE_CREATED, EVENT_SPEECH_RESUMED,
-          EVENT_USER_OVERLAP, EVENT_FALSE_INTERRUPTION, EVENT_HANDOFF, EVENT_EXCEPTION)),
+          EVENT_USER_OVERLAP, EVENT_FALSE_INTERRUPTION, EVENT_HANDOFF, EVENT_CLIENT_MARK, EVENT_EXCEPTION)),
     Span(SPAN_VAD, "internal", SPAN_TURN, "onset of user speech", "turn decision",
          (*_STAGE_ATTRIBUTES, VOICE_VAD_DETECTOR), (EVENT_VAD_SPEECH_END,)),
     Span(SPAN_VAD_ENDPOINT, "internal", SPAN_VAD, "real end of speech", "turn decision", (VOICE_CRITICAL_PATH,)),
@@ -562,7 +576,8 @@ SPANS: tuple[Span, ...] = (
          (VOICE_CRITICAL_PATH, GEN_AI_REQUEST_MODEL, VOICE_TTS_VOICE_NAME)),
     Span(SPAN_PLAYBACK, "internal", SPAN_TURN, "first frame sent", "last sample heard, or the stop",
          (*_STAGE_ATTRIBUTES, VOICE_MEASUREMENT_POINT, VOICE_CLOCK_OFFSET_ERROR_S, VOICE_PLAYBACK_ESTIMATED,
-          VOICE_PLAYBACK_INTERRUPTED, VOICE_PLAYBACK_SENT_S, VOICE_PLAYBACK_HEARD_S, VOICE_AUDIO_FRAME_COUNT)),
+          VOICE_PLAYBACK_INTERRUPTED, VOICE_PLAYBACK_SENT_S, VOICE_PLAYBACK_HEARD_S, VOICE_AUDIO_FRAME_COUNT,
+          VOICE_AUDIO_JITTER_S, VOICE_AUDIO_LOSS, VOICE_AUDIO_DELAY_S, VOICE_AUDIO_MOS)),
     Span(SPAN_PLAYBACK_START, "internal", SPAN_PLAYBACK, "first frame sent",
          "first sample heard (network and jitter buffer)",
          (VOICE_CRITICAL_PATH, VOICE_MEASUREMENT_POINT, VOICE_CLOCK_OFFSET_ERROR_S)),

@@ -136,6 +136,8 @@ class Playback:
     """Audio was dropped, so that sums of what was made and what was sent differ."""
     unsent_ns: int = 0
     """Length of audio cut away by clears."""
+    network: dict[str, AttributeValue] = field(default_factory=dict)
+    """What the receiver said of the network, and the opinion score made of it."""
 
     @property
     def shift_ns(self) -> int:

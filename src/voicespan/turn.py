@@ -14,6 +14,7 @@ from voicespan import diagnostics, settings
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
+from voicespan.mos import mos
 from voicespan.record import GAP_NS, BargeIn, Component, Playback, StageRecord, TurnRecord
 from voicespan.stage import Asr, Llm, Realtime, Tool, Tts, failure_of
 
@@ -349,14 +350,18 @@ class Turn:
         self.counted = True
 
     @guarded
-    def audio_heard(self, at: int | None = None) -> None:
-        """Take the client's report that the first sample was heard."""
+    def audio_heard(self, at: int | None = None, *, error_ns: int | None = None) -> None:
+        """Take the client's report that the first sample was heard.
+
+        `error_ns` bounds the error of `at` where another clock was translated; without it the bound of the session's
+        `remote_clock` is taken.
+        """
         record = self._live("audio_heard")
         moment_ns = self.moment(at, "audio_heard")
         if record is None or moment_ns is None or record.playback.heard_ns is not None:
             return
         record.playback.heard_ns = moment_ns
-        record.clock_error_ns = self._session.remote_clock.error_ns
+        record.clock_error_ns = self._session.remote_clock.error_ns if error_ns is None else error_ns
         self._session.reports = True
 
     @guarded
@@ -484,6 +489,40 @@ class Turn:
             if record.barge_in is not None:
                 record.barge_in.phases.setdefault(phase, max(moment_ns, record.barge_in.detected_ns))
 
+    @guarded
+    def client_marked(self, mark: str, at: int, *, error_ns: int | None = None) -> None:
+        """Note a moment of the client's own (`voice.client.mark`) as an event; `error_ns` as for `audio_heard`."""
+        record = self._live("client_marked")
+        moment_ns = self.moment(at, "client_marked")
+        if record is None or moment_ns is None or len(record.events) >= self.MAX_EVENTS:
+            return
+        attributes: dict[str, finished.AttributeValue] = {n.VOICE_CLIENT_MARK: mark}
+        if error_ns is not None:
+            attributes[n.VOICE_CLOCK_OFFSET_ERROR_S] = error_ns / 1e9
+        record.events.append((n.EVENT_CLIENT_MARK, moment_ns, attributes))
+
+    @guarded
+    def network_measured(
+        self, *, jitter_s: float | None = None, loss: float | None = None, round_trip_s: float | None = None
+    ) -> None:
+        """Take what the receiver of the reply (browser, gateway, RTCP) says of the network on the way to the user.
+
+        `loss` is the share of packets lost, 0 to 1. What is known stands on `playback`, and with `loss` the mean
+        opinion score that the E-model makes of it (`voicespan.mos`). The latest report counts.
+        """
+        record = self._live("network_measured")
+        if record is None:
+            return
+        delay_s = None if round_trip_s is None else round_trip_s / 2
+        inputs = {n.VOICE_AUDIO_JITTER_S: jitter_s, n.VOICE_AUDIO_LOSS: loss, n.VOICE_AUDIO_DELAY_S: delay_s}
+        known = {key: float(value) for key, value in inputs.items() if value is not None}
+        if not all(0 <= value < float("inf") for value in known.values()) or known.get(n.VOICE_AUDIO_LOSS, 0) > 1:
+            self._refuse_value("network_measured")
+            return
+        if loss is not None:
+            known[n.VOICE_AUDIO_MOS] = mos(loss=loss, jitter_s=jitter_s or 0.0, delay_s=delay_s or 0.0)
+        record.playback.network = dict(known)
+
     def _playing_at(self, at_ns: int) -> bool:
         playback = self.record.playback
         if playback.first_sent_ns is None or at_ns < playback.first_sent_ns:
@@ -599,6 +638,10 @@ class Turn:
     def _refuse(self, mark: str, why: str) -> None:
         diagnostics.counters.add("mark.refused")
         diagnostics.say(f"mark.refused.{mark}", f"the time given to {mark}(at=...) is refused: {why}")
+
+    def _refuse_value(self, mark: str) -> None:
+        diagnostics.counters.add("mark.refused")
+        diagnostics.say(f"mark.refused.{mark}", f"{mark}() is refused: a value is negative, not finite, or over 1")
 
     def _live(self, mark: str, now_ns: int | None = None) -> TurnRecord | None:
         """The record with its activity brought up to now; None, and counted, when the turn is over."""

@@ -1,0 +1,166 @@
+"""Marks of a client in the server's turn, on a fixed clock: the client's is five hours ahead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from voicespan import diagnostics
+from voicespan import names as n
+from voicespan.client.joining import MAX_WAITING, Joining
+from voicespan.client.report import Report
+from voicespan.testing import START_NS
+
+if TYPE_CHECKING:
+    from voicespan.testing import VoiceRecorder
+    from voicespan.turn import Turn
+
+AHEAD_MS = 5 * 3600 * 1000.0
+SERVER = "this-machine"
+
+
+class Known:
+    """The turns that the process knows."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+
+    def open_turn(self, trace_id: int) -> Turn | None:
+        """Return one of them."""
+        return next((turn for turn in self.turns if turn.trace_id == trace_id and turn.open), None)
+
+
+def report(voice: VoiceRecorder, traceparent: str, server: str = SERVER, **fields: Any) -> Report:
+    """A report with one exchange of 4 ms, sent now; its times are ms since the recorder's start."""
+    now_ms = (voice.clock.now_ns - START_NS) / 1e6
+    on_server_ms = voice.clock.now_ns / 1e6 - 10
+    exchange = [AHEAD_MS + now_ms - 12, on_server_ms, on_server_ms, AHEAD_MS + now_ms - 8]
+    marks = {name: AHEAD_MS + at for name, at in fields.pop("marks", {}).items()}
+    barge_in = [
+        {"phase": phase, "start_ms": AHEAD_MS + start, "end_ms": AHEAD_MS + end}
+        for phase, start, end in fields.pop("barge_in", [])
+    ]
+    turn = {"turn": 1, "traceparent": traceparent, "marks": marks, "barge_in": barge_in}
+    clock = {"server": server, "exchanges": [exchange]}
+    return Report.model_validate(
+        {"version": 1, "client": "0" * 32, "number": 1, "sent_ms": AHEAD_MS + now_ms, "clock": clock, "turns": [turn]}
+        | fields
+    )
+
+
+def replying(voice: VoiceRecorder, session: Any, seconds: float) -> Turn:
+    """A turn: speech from 0 to 1000 ms, its reply sent at 1500 ms."""
+    turn: Turn = session.user_turn()
+    voice.clock.to(1000)
+    turn.speech_ended(at=voice.clock.now_ns)
+    turn.committed()
+    voice.clock.to(1500)
+    turn.audio_sent(seconds)
+    return turn
+
+
+def test_the_ear_of_a_client_five_hours_ahead(voice: VoiceRecorder) -> None:
+    """Playback is where the client heard it, with the bound of the translation; its end is the last sample played."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 2.0)
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(1800)
+        joining.take(report(voice, turn.traceparent, marks={"playback_start": 1600.0}))
+        voice.clock.to(4300)
+        # silent 200 ms before the last sample: speech ends in silence
+        joining.take(report(voice, turn.traceparent, marks={"playback_end": 3400.0}))
+    spans = {span.name: span for span in voice.turns[0].spans}
+    response, playback = spans[n.SPAN_RESPONSE], spans[n.SPAN_PLAYBACK]
+    assert response.end_ns - response.start_ns == 600_000_000
+    assert response.attributes[n.VOICE_MEASUREMENT_POINT] == "client"
+    assert response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S] == pytest.approx(0.002 + 0.2 * 200e-6, abs=1e-4)
+    assert playback.end_ns - response.end_ns == 2_000_000_000
+    assert n.VOICE_PLAYBACK_ESTIMATED not in playback.attributes
+
+
+def test_a_barge_in_that_the_client_has_seen(voice: VoiceRecorder) -> None:
+    """The phases start at the client's detection; the interrupted turn was heard as long as the client says."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 5.0)
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(1600)
+        joining.take(report(voice, turn.traceparent, marks={"playback_start": 1500.0}))
+        voice.clock.to(3000)
+        speech = session.user_turn(at=voice.clock.at(2400))
+        phases = [("playback_stop", 2500.0, 2530.0), ("server_cancel", 2500.0, 2560.0), ("total", 2500.0, 2570.0)]
+        joining.take(report(voice, turn.traceparent, marks={"playback_end": 2530.0}, barge_in=phases))
+        speech.committed()
+    spans = [span for span in voice.turns[0].spans if span.name == n.SPAN_BARGE_IN]
+    lengths = {span.attributes[n.VOICE_BARGE_IN_PHASE]: (span.end_ns - span.start_ns) // 1_000_000 for span in spans}
+    assert lengths == {"playback_stop": 30, "server_cancel": 60, "total": 130}
+    assert voice.turns[0].outcome == "interrupted"
+    playback = next(span for span in voice.turns[0].spans if span.name == n.SPAN_PLAYBACK)
+    assert playback.attributes[n.VOICE_PLAYBACK_HEARD_S] == pytest.approx(1.03)
+
+
+def test_an_unknown_turn_is_waited_for(voice: VoiceRecorder) -> None:
+    """Marks of a turn that comes to be known are given to it; after a while they are dropped and counted."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 2.0)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(1700)
+        joining.take(report(voice, turn.traceparent, marks={"playback_start": 1600.0}))
+        assert len(joining) == 1
+        known.turns.append(turn)
+        joining.retry()
+        assert (len(joining), turn.record.playback.heard_ns) == (0, voice.clock.at(1600))
+        other = f"00-{9:032x}-{9:016x}-01"
+        joining.take(report(voice, other, marks={"playback_start": 1600.0}))
+        voice.clock.advance(s=3.1)
+        joining.retry()
+        assert len(joining) == 0
+    assert diagnostics.counters.get("client.unknown_turn") == 1
+
+
+def test_what_waits_is_bounded(voice: VoiceRecorder) -> None:
+    """However many unknown turns are reported, no more wait than there is room for."""
+    joining = Joining(Known(), voice.clock.monotonic_ns, SERVER)
+    voice.clock.to(1000)
+    for number in range(1, MAX_WAITING + 20):
+        joining.take(report(voice, f"00-{number:032x}-{number:016x}-01", marks={"speech_start": 10.0}))
+    assert len(joining) == MAX_WAITING
+    assert diagnostics.counters.get("client.waiting_full") == 19
+
+
+@pytest.mark.parametrize("wrong", ["span", "machine", "future"])
+def test_what_cannot_be_placed_changes_nothing(voice: VoiceRecorder, wrong: str) -> None:
+    """A guessed span id, another machine's clock, or an answer from the future moves nothing in a turn."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 2.0)
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(1700)
+        name = turn.traceparent if wrong != "span" else f"00-{turn.trace_id:032x}-{7:016x}-01"
+        said = report(voice, name, server="other" if wrong == "machine" else SERVER, marks={"playback_start": 1600.0})
+        if wrong == "future":
+            voice.clock.now_ns -= 100_000_000
+        joining.take(said)
+        assert turn.record.playback.heard_ns is None
+        assert not session.reports
+
+
+def test_the_network_of_a_report(voice: VoiceRecorder) -> None:
+    """Statistics that come with a turn's marks are its network's: half the round trip is the delay."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 2.0)
+        known.turns.append(turn)
+        voice.clock.to(1700)
+        network = {"jitter_ms": 10.0, "loss": 0.0, "round_trip_ms": 80.0}
+        Joining(known, voice.clock.monotonic_ns, SERVER).take(
+            report(voice, turn.traceparent, marks={"playback_start": 1600.0}, network=network)
+        )
+    playback = next(span for span in voice.turns[0].spans if span.name == n.SPAN_PLAYBACK)
+    assert (playback.attributes[n.VOICE_AUDIO_JITTER_S], playback.attributes[n.VOICE_AUDIO_DELAY_S]) == (0.01, 0.04)
