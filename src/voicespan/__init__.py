@@ -9,6 +9,7 @@ from voicespan.version import __version__
 
 if TYPE_CHECKING:
     from voicespan.distro import setup_tracing
+    from voicespan.metrics import counter, histogram
     from voicespan.sessions import Session, current_session, current_turn, session
     from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
     from voicespan.turn import Turn
@@ -23,14 +24,17 @@ __all__ = (
     "Tts",
     "Turn",
     "__version__",
+    "counter",
     "current_session",
     "current_turn",
+    "histogram",
     "session",
     "setup_tracing",
 )
 
 _ROOMS = {
     "voicespan.distro": ("setup_tracing",),
+    "voicespan.metrics": ("counter", "histogram"),
     "voicespan.sessions": ("Session", "current_session", "current_turn", "session"),
     "voicespan.stage": ("Asr", "Llm", "Realtime", "Stage", "Tool", "Tts"),
     "voicespan.turn": ("Turn",),

@@ -25,6 +25,10 @@ from voicespan import names as n
 from voicespan.clock import Clock, SystemClock
 from voicespan.finish import finish, finish_late
 from voicespan.guard import swallowed
+from voicespan.metrics import instruments
+from voicespan.metrics.calls import calls
+from voicespan.metrics.loop import watch_loop
+from voicespan.metrics.turns import detected, measure
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -145,7 +149,7 @@ class BackgroundRecorder:
         self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
         self._sdk: TracerProvider | None = None
         self._open: dict[Turn, None] = {}
-        self._closed: deque[Callable[[], FinishedTurn]] = deque()
+        self._closed: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
@@ -196,25 +200,63 @@ class BackgroundRecorder:
             self._wake.set()
 
     def closed(self, turn: Turn) -> None:
-        """Finish and emit the turn in the background."""
+        """Finish, measure and emit the turn in the background."""
         self._open.pop(turn, None)
-        if not turn.dropped:
-            record = turn.record
-            self._take(record, lambda: finish(record, self.new_span_id))
+        if self.enabled:
+            self._take(lambda: self._closed_turn(turn))
 
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Emit a tool that ended after its turn."""
-        self._take(record, lambda: finish_late(record, stage, self.new_span_id))
+        if self.enabled and record.sampled:
+            self._take(lambda: self._emit(finish_late(record, stage, self.new_span_id)))
 
-    def _take(self, record: TurnRecord, work: Callable[[], FinishedTurn]) -> None:
-        if not self.enabled or not record.sampled:
-            return
+    def began(self, session: Session) -> None:
+        """Count the session, and watch the event loop that it lives in."""
+        if self.enabled and instruments.wanted():
+            calls.opened(session)
+            watch_loop()
+            self._take(lambda: calls.begun(session))
+
+    def ended(self, session: Session, failure: str | None) -> None:
+        """Count the session's end behind that of its turns."""
+        if self.enabled and instruments.wanted():
+            self._take(lambda: calls.ended(session, session.tally, failure, had_media=session.had_media))
+
+    def _take(self, work: Callable[[], None]) -> None:
         if len(self._closed) >= MAX_CLOSED_TURNS:
             diagnostics.counters.add("turn.dropped.queue_full")
             diagnostics.say("turn.queue_full", f"more than {MAX_CLOSED_TURNS} finished turns wait; some are dropped")
             return
         self._closed.append(work)
+        if self._thread is None:
+            self._start()
         self._wake.set()
+
+    def _closed_turn(self, turn: Turn) -> None:
+        """Record what a turn that is over tells, and emit it where it is sampled."""
+        record, session = turn.record, turn.session
+        finished = None
+        measured = instruments.wanted()
+        if not turn.dropped and (record.sampled or measured):
+            finished = finish(record, self.new_span_id)
+        if measured:
+            detected(record.detections, finished)
+        if finished is None:
+            return
+        if measured:
+            session.tally.add(finished)
+            measure(finished, gen_ai=session.gen_ai_metrics)
+        if record.sampled:
+            self._emit(finished)
+
+    def _emit(self, turn: FinishedTurn) -> None:
+        emitter = self._emitter()
+        if self.watch is not None:
+            self.watch(turn)
+        if emitter is not None:
+            emitter.emit(turn)
+        else:
+            diagnostics.counters.add("turn.dropped.no_provider")
 
     # What a viewer is told
 
@@ -258,19 +300,12 @@ class BackgroundRecorder:
             turn.session.shut_down(now_ns)
 
     def drain(self) -> None:
-        """Finish and emit every closed turn."""
+        """Finish, measure and emit every closed turn, and count sessions, in order."""
         with self._emit_lock:
             while self._closed:
                 work = self._closed.popleft()
                 try:
-                    turn = work()
-                    emitter = self._emitter()
-                    if self.watch is not None:
-                        self.watch(turn)
-                    if emitter is not None:
-                        emitter.emit(turn)
-                    else:
-                        diagnostics.counters.add("turn.dropped.no_provider")
+                    work()
                 except Exception as error:
                     swallowed("finish", error)
 
