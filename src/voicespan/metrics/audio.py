@@ -32,20 +32,21 @@ PAUSE_NS = 500_000_000
 _COMPACT_AT = 4096
 _BOUNDARIES = instruments.METRICS[n.METRIC_VOICE_AUDIO_FRAME_JITTER].boundaries
 _LIMITS_NS = Buckets(_BOUNDARIES).limits_ns
+_LAST_LIMIT_NS = _LIMITS_NS[-1]
 
 
-class Flow:
-    """The frames of one direction of one call."""
+class Flow(Buckets):
+    """The frames of one direction of one call; the buckets are those of its jitter, without a step in between."""
 
-    __slots__ = ("bytes", "direction", "due_ns", "frames", "jitter", "now", "ns_per_byte", "owner")
+    __slots__ = ("bytes", "direction", "due_ns", "frames", "now", "ns_per_byte", "owner")
 
     def __init__(self, owner: Session, direction: Direction, sample_rate: int | None) -> None:
+        super().__init__(_BOUNDARIES)
         self.owner = weakref.ref(owner)
         self.now = owner.recorder.clock.monotonic_ns
         self.direction = direction
         self.frames = 0
         self.bytes = 0
-        self.jitter = Buckets(_BOUNDARIES)
         self.ns_per_byte = 1_000_000_000 / (2 * sample_rate) if sample_rate else 0.0
         self.due_ns = 0.0
         """When the next frame is due; 0 when that is not known."""
@@ -62,10 +63,10 @@ class Flow:
         if off_ns < 0:
             off_ns = -off_ns
         if off_ns < PAUSE_NS:
-            jitter = self.jitter
-            jitter.counts[bisect_left(_LIMITS_NS, off_ns)] += 1
-            jitter.sum_ns += off_ns
-            jitter.most_ns = max(jitter.most_ns, off_ns)
+            self.counts[bisect_left(_LIMITS_NS, off_ns)] += 1
+            self.sum_ns += off_ns
+            if off_ns > _LAST_LIMIT_NS:
+                self.most_ns = max(self.most_ns, off_ns)
 
     def sent(self, frame: Any, seconds: float | None) -> None:
         """Count a frame that leaves; off is one that leaves after all before it were played. Ahead of time is none."""
@@ -83,10 +84,10 @@ class Flow:
         else:
             self.due_ns = now_ns + length_ns
         if late_ns < PAUSE_NS:
-            jitter = self.jitter
-            jitter.counts[bisect_left(_LIMITS_NS, late_ns)] += 1
-            jitter.sum_ns += late_ns
-            jitter.most_ns = max(jitter.most_ns, late_ns)
+            self.counts[bisect_left(_LIMITS_NS, late_ns)] += 1
+            self.sum_ns += late_ns
+            if late_ns > _LAST_LIMIT_NS:
+                self.most_ns = max(self.most_ns, late_ns)
 
     def restart(self) -> None:
         """Forget when the next frame is due: what was sent is dropped, or nothing is sent for a while."""
@@ -138,7 +139,7 @@ class Flows:
     def _compact(self) -> None:
         """Add up the flows of calls that are gone, and let them go; the lock is held."""
         for flow in [flow for flow in self._live if flow.owner() is None]:
-            self._jitter[flow.direction].merge(flow.jitter)
+            self._jitter[flow.direction].merge(flow)
             gone = self._gone[flow.direction]
             gone[0] += flow.frames
             gone[1] += flow.bytes
@@ -166,7 +167,7 @@ class Flows:
         """Hand the jitter that came since the last time to its histogram."""
         with self._lock:
             for flow in self._live:
-                self._jitter[flow.direction].merge(flow.jitter)
+                self._jitter[flow.direction].merge(flow)
             batches = {direction: jitter.take() for direction, jitter in self._jitter.items()}
         for direction, batch in batches.items():
             where: dict[str, Value | None] = {n.NETWORK_IO_DIRECTION: direction, n.VOICE_MEASUREMENT_POINT: "server"}

@@ -32,6 +32,7 @@ class Buckets:
         self.counts = [0] * (len(self.limits_ns) + 1)
         self.sum_ns: float = 0
         self.most_ns: float = 0
+        """The largest value since the last time, where it was noted."""
         self._taken = list(self.counts)
         self._taken_sum_ns: float = 0
 
@@ -60,4 +61,9 @@ class Buckets:
     def take(self) -> Batch | None:
         """Return what was added since the last time, in seconds; None when nothing was."""
         new, sum_ns, largest_ns = self._news()
-        return Batch(sum_ns / 1e9, new, largest_ns / 1e9) if any(new) else None
+        if not any(new):
+            return None
+        if not largest_ns:  # then the upper end of the last bucket with something in it is known
+            last = max(index for index, count in enumerate(new) if count)
+            largest_ns = self.limits_ns[min(last, len(self.limits_ns) - 1)]
+        return Batch(sum_ns / 1e9, new, largest_ns / 1e9)

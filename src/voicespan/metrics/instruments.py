@@ -107,7 +107,7 @@ def take(name: str) -> Callable[[float, Mapping[str, Value], Context | None], No
 
 
 def _make(metric: n.Metric) -> Callable[..., None]:
-    meter = metrics.get_meter("voicespan", __version__)
+    meter = metrics.get_meter_provider().get_meter("voicespan", __version__)
     if metric.instrument == "histogram":
         return meter.create_histogram(
             metric.name, metric.unit, metric.brief, explicit_bucket_boundaries_advisory=metric.boundaries
@@ -120,7 +120,7 @@ def _make(metric: n.Metric) -> Callable[..., None]:
 def observe(name: str, read: Callable[[], Iterable[Observation]]) -> None:
     """Have an observable metric of the names module read at each collection; what goes wrong there is swallowed."""
     metric = METRICS[name]
-    meter = metrics.get_meter("voicespan", __version__)
+    meter = metrics.get_meter_provider().get_meter("voicespan", __version__)
     make = {
         "counter": meter.create_observable_counter,
         "updowncounter": meter.create_observable_up_down_counter,
@@ -138,7 +138,9 @@ class Counter:
     """A counter of the service's own."""
 
     def __init__(self, name: str, unit: str, description: str) -> None:
-        self._counter = metrics.get_meter("voicespan.user").create_counter(_checked(name), unit, description)
+        self._counter = (
+            metrics.get_meter_provider().get_meter("voicespan.user").create_counter(_checked(name), unit, description)
+        )
 
     @guarded
     def add(self, amount: float = 1, attributes: Mapping[str, Value] | None = None, /, **more: Value) -> None:
@@ -150,8 +152,12 @@ class Histogram:
     """A histogram of the service's own."""
 
     def __init__(self, name: str, unit: str, description: str, buckets: Sequence[float]) -> None:
-        self._histogram = metrics.get_meter("voicespan.user").create_histogram(
-            _checked(name), unit, description, explicit_bucket_boundaries_advisory=buckets or n.BOUNDARIES_S
+        self._histogram = (
+            metrics.get_meter_provider()
+            .get_meter("voicespan.user")
+            .create_histogram(
+                _checked(name), unit, description, explicit_bucket_boundaries_advisory=buckets or n.BOUNDARIES_S
+            )
         )
 
     @guarded
