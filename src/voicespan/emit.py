@@ -217,6 +217,33 @@ class BackgroundRecorder:
             watch_loop()
             self._take(lambda: calls.begun(session))
 
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Emit `voice.session.setup`: a trace of its own, from the session's begin until media flowed, or not."""
+        if self.enabled:
+            offset_ns = self.clock.time_ns() - self.clock.monotonic_ns()
+            self._take(lambda: self._emit_set_up(session, at_ns, offset_ns, failure))
+
+    def _emit_set_up(self, session: Session, at_ns: int, offset_ns: int, failure: str | None) -> None:
+        provider = self._provider()
+        if provider is None:
+            return
+        known = session.circumstances()
+        attributes = {
+            key: cast("AttributeValue", known[key])
+            for key in (n.SESSION_ID, n.VOICE_TRANSPORT, n.VOICE_ROOM_ID)
+            if key in known
+        }
+        span = provider.get_tracer("voicespan.session", __version__).start_span(
+            n.SPAN_SESSION_SETUP,
+            otel_context.Context(),
+            trace.SpanKind.SERVER,
+            attributes | ({n.ERROR_TYPE: failure} if failure else {}),
+            start_time=min(session.began_ns, at_ns) + offset_ns,
+        )
+        if failure:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(max(session.began_ns, at_ns) + offset_ns)
+
     def ended(self, session: Session, failure: str | None) -> None:
         """Count the session's end behind that of its turns."""
         if self.enabled and instruments.wanted():

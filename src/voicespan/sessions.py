@@ -90,6 +90,9 @@ class Recorder(Protocol):
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Take a tool that ended after its turn."""
 
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Take note that media flows since `at_ns`, or that it came to nothing then, by a failure of this class."""
+
     def began(self, session: Session) -> None:
         """Take note of a session that has begun."""
 
@@ -131,7 +134,8 @@ class Session:
         self.reports = False
         """The client tells what it plays, so its report is waited for."""
         self.end_reason: EndReason | None = None
-        self.earliest_ns = recorder.clock.monotonic_ns() - BEFORE_SESSION_NS
+        self.began_ns = recorder.clock.monotonic_ns()
+        self.earliest_ns = self.began_ns - BEFORE_SESSION_NS
         self._settings = settings.current()
         self._turns: list[Turn] = []
         self._index = 0
@@ -192,6 +196,7 @@ class Session:
         now_ns = self.recorder.clock.monotonic_ns()
         if self._media_up_ns is None and (at is None or self.earliest_ns <= at <= now_ns):
             self._media_up_ns = now_ns if at is None else at
+            self.recorder.set_up(self, self._media_up_ns, None)
             for turn in self._turns:  # a greeting that waits for somebody to hear it
                 if turn.record.index == 1 and turn.record.trigger and turn.record.playback.first_sent_ns is None:
                     turn.record.media_up_ns = self._media_up_ns
@@ -305,7 +310,10 @@ class Session:
             self.end_reason = reason
             for turn in reversed(list(self._turns)):
                 self._end_turn(turn, reason, at_ns, error)
-        self.recorder.ended(self, failure_of(error, at_ns).kind if error is not None else None)
+        failure = failure_of(error, at_ns).kind if error is not None else None
+        if reason in ("error", "timeout") and not self.had_media:
+            self.recorder.set_up(self, at_ns, failure or reason)
+        self.recorder.ended(self, failure)
         if not events.disabled and self.recorder.enabled:
             self._say("Session ended", "session.ended", reason=reason)
 

@@ -116,6 +116,9 @@ class VoiceRecorder:
 
         self.turns.append(finish_late(record, stage, self.new_span_id))
 
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Do nothing: only turns are kept."""
+
     def began(self, session: Session) -> None:
         """Do nothing: metrics are the service's."""
 

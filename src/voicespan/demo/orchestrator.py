@@ -25,6 +25,7 @@ from voicespan import metrics
 from voicespan.demo import admission, ears, intents, pcm, recognizer, scenarios, tools
 from voicespan.demo.ears import Ears
 from voicespan.demo.line import Line
+from voicespan.demo.memory import Memory
 from voicespan.demo.synthesis import Frames, Worker
 
 MODEL = os.environ.get("OPENAI_MODEL", "stand-in")
@@ -43,7 +44,11 @@ Sentences = asyncio.Queue[tuple[str, bool] | None]
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connect to the services behind the agent, before the first caller would have to wait for it."""
-    async with openai.AsyncOpenAI(max_retries=0) as client, Worker(os.environ["SPEECH_WORKER"]) as worker:
+    async with (
+        openai.AsyncOpenAI(max_retries=0) as client,
+        Worker(os.environ["SPEECH_WORKER"]) as worker,
+        Memory() as app.state.memory,
+    ):
         app.state.complete, app.state.worker = client.chat.completions.create, worker
         with metrics.model_load(recognizer.MODEL):
             app.state.recognizers = recognizer.Recognizers(scenarios.questions())
@@ -160,7 +165,6 @@ class Call:
             asr.audio(at=self.onset_ns)  # it has followed since the onset
             asr.final()
         self.turn.committed()
-        metrics.intent(intents.of(question))
         self.line.announce(self.turn)
         await self.stop_reply()
         self.reply = asyncio.create_task(self.respond(self.turn, question))
@@ -177,12 +181,15 @@ class Call:
 
     async def respond(self, turn: voicespan.Turn, question: str) -> None:
         """Answer; a failure ends this turn, not the call."""
+        intent = intents.of(question)
+        metrics.intent(intent)
         sentences: Sentences = asyncio.Queue()
         with turn.use():
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self.think(turn, question, sentences))
                     tasks.create_task(self.speak(turn, sentences))
+                    tasks.create_task(self.services.memory.asked(intent))
             except* (openai.OpenAIError, grpc.RpcError) as failures:
                 logger.exception("no reply", exc_info=failures.exceptions[0])
             self.line.speaker.finish(turn)
