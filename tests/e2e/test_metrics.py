@@ -121,7 +121,7 @@ def _redis(folder: Path) -> tuple[subprocess.Popen[bytes], str] | None:
 
 
 def families(text: str) -> dict[str, Any]:
-    return {family.name: family for family in text_string_to_metric_families(text)}
+    return {family.name: family for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
 
 
 def with_traces(found: dict[str, Any]) -> set[str]:

@@ -55,7 +55,7 @@ def test_what_is_open_when_the_turn_ends_is_no_task_any_more(meters: Meters, rec
 def test_the_peak_is_told_until_it_is_over(meters: Meters, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most work at once is told by every collection soon after, and forgotten later."""
     now_s = [1000.0]
-    monkeypatch.setattr(level.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("voicespan.metrics.level.time.monotonic", lambda: now_s[0])
     level.tasks.start()
     with metrics.task("llm"), metrics.task("llm"), metrics.task("llm"):
         pass

@@ -111,7 +111,7 @@ def test_a_cough_counts_for_the_detector_only(meters: Meters, recorder: Recorder
 
 def test_turns_that_are_not_sampled_count_all_the_same(meters: Meters, recorder: Recorder) -> None:
     """Sampling takes traces away, not measurements; what was measured points at no trace that nobody has."""
-    recorder.mint = lambda _: (1, 2, False)  # type: ignore[method-assign]
+    recorder.mint = lambda session_id: (1, 2, False)  # type: ignore[method-assign]
     session = Session(recorder, "call-1")
     answered(recorder, asked(recorder, session))
     recorder.drain()
@@ -158,7 +158,7 @@ def test_what_somebody_else_records_is_not_recorded_twice(
     else:
         instrumentor = SimpleNamespace(is_instrumented_by_opentelemetry=True)
         module = SimpleNamespace(OpenAIInstrumentor=lambda: instrumentor)
-        monkeypatch.setitem(__import__("sys").modules, "opentelemetry.instrumentation.openai_v2", module)  # type: ignore[arg-type]
+        monkeypatch.setitem(__import__("sys").modules, "opentelemetry.instrumentation.openai_v2", module)
     answered(recorder, asked(recorder, session))
     recorder.drain()
     assert meters.points(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE) == []
