@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 
 VOICES = (("sam", "en"), ("biden", "en"), ("anna", "de"), ("chloe", "fr"), ("nobody", "en"))
-LENGTHS = (3, 8, 18, 40, 80, 150, 230)
+LENGTHS = {3: 6, 8: 6, 18: 4, 40: 3, 80: 1, 150: 1, 230: 1}
+"""Words of a text, and how often there are so many."""
 WORDS = ("one", "two", "tea", "river", "garden", "evening", "telephone", "weather", "(happy)", "(sad)")
 
 
@@ -45,7 +46,11 @@ def main() -> None:
     with httpx.Client(base_url=arguments.address, timeout=30) as client:
         for number in range(arguments.requests):
             voice, language = VOICES[number % len(VOICES)]
-            asked = {"text": text(rng, rng.choice(LENGTHS)), "voice_name": voice, "language": language}
+            asked = {
+                "text": text(rng, rng.choices(list(LENGTHS), list(LENGTHS.values()))[0]),
+                "voice_name": voice,
+                "language": language,
+            }
             status = client.post("/tts", json=asked).status_code
             statuses[status] = statuses.get(status, 0) + 1
             if time.monotonic() - said_s >= 1 or number + 1 == arguments.requests:

@@ -20,7 +20,7 @@ from voicespan.names import VOICE_LANGUAGE, VOICE_TTS_VOICE_NAME
 from voicespan.synthesis import Synthesis
 
 MODEL = "espeak-ng"
-VOICES = {"sam": ("en", "en-us"), "biden": ("en", "en-gb"), "anna": ("de", "de"), "chloe": ("fr", "fr-fr")}
+VOICES = {"sam": ("en", "en-us"), "biden": ("en", "en-gb-x-rp"), "anna": ("de", "de"), "chloe": ("fr", "fr")}
 """Name of a voice: its language, and what the engine calls it."""
 
 
