@@ -231,3 +231,25 @@ def test_child_of_a_fork_reports_its_own_turns_only() -> None:
     """)
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert dict(json.loads(line) for line in ran.stdout.splitlines()) == {"child": ["child"], "parent": ["parent"]}
+
+
+@pytest.mark.covers("F-TR17", "D-M10")
+def test_a_set_up_is_a_trace_of_its_own(exported: InMemorySpanExporter) -> None:
+    """`voice.session.setup` is as long as the wait for media, or fails with the class of what prevented it."""
+    recorder = BackgroundRecorder()
+    flows = Session(recorder, "a", transport="sip")
+    flows.media_up(at=flows.began_ns + 1)
+    flows.media_up()
+    flows.end("error", error="internal")
+    Session(recorder, "b", transport="sip").end("error", error="invalid_token")
+    Session(recorder, "c", transport="sip").hung_up()
+    recorder.drain()
+    spans = {(span.attributes or {})["session.id"]: span for span in exported.get_finished_spans()}
+    assert {span.name for span in spans.values()} == {"voice.session.setup"}
+    assert set(spans) == {"a", "b"}
+    assert (spans["a"].end_time or 0) - (spans["a"].start_time or 0) == 1
+    assert spans["a"].parent is None
+    assert spans["a"].kind is trace.SpanKind.SERVER
+    assert spans["a"].status.is_unset
+    assert (spans["b"].attributes or {})["error.type"] == "invalid_token"
+    assert spans["b"].status.status_code is trace.StatusCode.ERROR

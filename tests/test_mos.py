@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from voicespan.testing import VoiceRecorder
 
 
+@pytest.mark.covers("D-M12")
 @pytest.mark.parametrize(
     ("loss", "jitter_s", "delay_s", "score"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 import weakref
 from collections import deque
@@ -25,6 +26,10 @@ from voicespan import names as n
 from voicespan.clock import Clock, SystemClock
 from voicespan.finish import finish, finish_late
 from voicespan.guard import swallowed
+from voicespan.metrics import instruments
+from voicespan.metrics.calls import calls
+from voicespan.metrics.loop import watch_loop
+from voicespan.metrics.turns import detected, measure
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -145,7 +150,7 @@ class BackgroundRecorder:
         self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
         self._sdk: TracerProvider | None = None
         self._open: dict[int, Turn] = {}
-        self._closed: deque[Callable[[], FinishedTurn]] = deque()
+        self._closed: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
@@ -196,25 +201,93 @@ class BackgroundRecorder:
             self._wake.set()
 
     def closed(self, turn: Turn) -> None:
-        """Finish and emit the turn in the background."""
+        """Finish, measure and emit the turn in the background."""
         self._open.pop(turn.trace_id, None)
-        if not turn.dropped:
-            record = turn.record
-            self._take(record, lambda: finish(record, self.new_span_id))
+        if self.enabled:
+            self._take(lambda: self._closed_turn(turn))
 
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Emit a tool that ended after its turn."""
-        self._take(record, lambda: finish_late(record, stage, self.new_span_id))
+        if self.enabled and record.sampled:
+            self._take(lambda: self._emit(finish_late(record, stage, self.new_span_id)))
 
-    def _take(self, record: TurnRecord, work: Callable[[], FinishedTurn]) -> None:
-        if not self.enabled or not record.sampled:
+    def began(self, session: Session) -> None:
+        """Count the session, and watch the event loop that it lives in."""
+        if self.enabled and instruments.wanted():
+            calls.opened(session)
+            watch_loop()
+            self._take(lambda: calls.begun(session))
+
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Emit `voice.session.setup`: a trace of its own, from the session's begin until media flowed, or not."""
+        if self.enabled:
+            offset_ns = self.clock.time_ns() - self.clock.monotonic_ns()
+            self._take(lambda: self._emit_set_up(session, at_ns, offset_ns, failure))
+
+    def _emit_set_up(self, session: Session, at_ns: int, offset_ns: int, failure: str | None) -> None:
+        provider = self._provider()
+        if provider is None:
             return
+        known = session.circumstances()
+        attributes = {
+            key: cast("AttributeValue", known[key])
+            for key in (n.SESSION_ID, n.VOICE_TRANSPORT, n.VOICE_ROOM_ID)
+            if key in known
+        }
+        span = provider.get_tracer("voicespan.session", __version__).start_span(
+            n.SPAN_SESSION_SETUP,
+            otel_context.Context(),
+            trace.SpanKind.SERVER,
+            attributes | ({n.ERROR_TYPE: failure} if failure else {}),
+            start_time=min(session.began_ns, at_ns) + offset_ns,
+        )
+        if failure:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(max(session.began_ns, at_ns) + offset_ns)
+
+    def ended(self, session: Session, failure: str | None) -> None:
+        """Count the session's end behind that of its turns."""
+        if self.enabled and instruments.wanted():
+            self._take(lambda: calls.ended(session, session.tally, failure, had_media=session.had_media))
+
+    def _take(self, work: Callable[[], None]) -> None:
         if len(self._closed) >= MAX_CLOSED_TURNS:
             diagnostics.counters.add("turn.dropped.queue_full")
             diagnostics.say("turn.queue_full", f"more than {MAX_CLOSED_TURNS} finished turns wait; some are dropped")
             return
         self._closed.append(work)
+        if self._thread is None:
+            self._start()
         self._wake.set()
+
+    def _closed_turn(self, turn: Turn) -> None:
+        """Record what a turn that is over tells, and emit it where it is sampled."""
+        record, session = turn.record, turn.session
+        finished = None
+        measured = instruments.wanted()
+        history = sys.modules.get("voicespan.history")
+        if not turn.dropped and (record.sampled or measured or history is not None):
+            finished = finish(record, self.new_span_id)
+        if measured:
+            detected(record.detections, finished)
+        if finished is None:
+            return
+        if history is not None:
+            history.history.take(finished)
+        if measured:
+            session.tally.add(finished)
+            measure(finished, gen_ai=session.gen_ai_metrics)
+        if record.sampled:
+            self._emit(finished)
+
+    def _emit(self, turn: FinishedTurn) -> None:
+        emitter = self._emitter()
+        if self.watch is not None:
+            self.watch(turn)
+        if emitter is not None:
+            emitter.emit(turn)
+        else:
+            diagnostics.counters.add("turn.dropped.no_provider")
 
     # What a viewer is told
 
@@ -262,19 +335,12 @@ class BackgroundRecorder:
             turn.session.shut_down(now_ns)
 
     def drain(self) -> None:
-        """Finish and emit every closed turn."""
+        """Finish, measure and emit every closed turn, and count sessions, in order."""
         with self._emit_lock:
             while self._closed:
                 work = self._closed.popleft()
                 try:
-                    turn = work()
-                    emitter = self._emitter()
-                    if self.watch is not None:
-                        self.watch(turn)
-                    if emitter is not None:
-                        emitter.emit(turn)
-                    else:
-                        diagnostics.counters.add("turn.dropped.no_provider")
+                    work()
                 except Exception as error:
                     swallowed("finish", error)
 

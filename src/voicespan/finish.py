@@ -373,9 +373,19 @@ def _measures(stage: StageRecord, end_ns: int) -> dict[str, AttributeValue]:
             found[n.VOICE_TTS_FILLER] = True
         if stage.handed_ns is not None and stage.characters:
             found[n.VOICE_TEXT_LENGTH] = stage.characters
-            found[n.VOICE_TEXT_WORD_COUNT_RANGE] = _range(stage.words, (10, 25, 50, 100, 200))
-            found[n.VOICE_TEXT_CHARACTER_COUNT_RANGE] = _range(stage.characters, (50, 150, 300, 600, 1200))
+            found[n.VOICE_TEXT_WORD_COUNT_RANGE] = word_range(stage.words)
+            found[n.VOICE_TEXT_CHARACTER_COUNT_RANGE] = character_range(stage.characters)
     return found
+
+
+def word_range(words: int) -> str:
+    """Return the range of `voice.text.word_count.range` that so many words fall into."""
+    return _range(words, (10, 25, 50, 100, 200))
+
+
+def character_range(characters: int) -> str:
+    """Return the range of `voice.text.character_count.range` that so many characters fall into."""
+    return _range(characters, (50, 150, 300, 600, 1200))
 
 
 def _range(count: int, limits: tuple[int, ...]) -> str:

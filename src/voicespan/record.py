@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from voicespan.finished import AttributeValue, SpanContext
+    from voicespan.metrics.level import Key
 
 GAP_NS = 100_000_000
 """A pause in the reply is a `playback.gap` when it is longer than this."""
@@ -65,6 +66,8 @@ class StageRecord:
     """tool: does not hold its turn open."""
     failure: Failure | None = None
     events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
+    task: Key | None = None
+    """While it counts as work under way: what that count is known by."""
 
     @property
     def open(self) -> bool:
@@ -205,6 +208,8 @@ class TurnRecord:
     links: list[tuple[SpanContext, str]] = field(default_factory=list)
     active_ns: int = 0
     """The latest activity; the idle time-out counts from it."""
+    detections: list[tuple[str, float | None]] = field(default_factory=list)
+    """What the detector said (`speech_start`, `speech_end`), and how many seconds after it really was so."""
     genai_drafts: bool = False
 
     @property

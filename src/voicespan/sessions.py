@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from opentelemetry import trace
 
@@ -16,6 +16,8 @@ from voicespan.connection import offered
 from voicespan.context import Scope, bound
 from voicespan.finished import SpanContext
 from voicespan.guard import guarded, swallowed
+from voicespan.metrics.audio import Flow, flows
+from voicespan.metrics.calls import Tally
 from voicespan.record import TurnRecord
 from voicespan.stage import failure_of
 from voicespan.turn import Turn
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
+    from voicespan.metrics.audio import Direction, DropReason
     from voicespan.record import Close, Input, StageRecord
 
 ABANDONED_NS = 5_000_000_000
@@ -88,6 +91,15 @@ class Recorder(Protocol):
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Take a tool that ended after its turn."""
 
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Take note that media flows since `at_ns`, or that it came to nothing then, by a failure of this class."""
+
+    def began(self, session: Session) -> None:
+        """Take note of a session that has begun."""
+
+    def ended(self, session: Session, failure: str | None) -> None:
+        """Take note of a session that has ended, after all its turns; `failure` is the class of what ended it."""
+
 
 class Session:
     """One call or conversation. Use it as a `with` block, or call `end()`.
@@ -106,11 +118,16 @@ class Session:
         attributes: Mapping[str, AttributeValue] | None = None,
         connection: trace.SpanContext | None = None,
         id_follows: bool = False,
+        model: str | None = None,
+        adapter: str | None = None,
+        sample_rate: int | None = None,
     ) -> None:
         """Begin a session; with `id_follows` its own id is told later, by `identified`."""
         self.recorder = recorder
         self.id = session_id or uuid.uuid4().hex
         self.transport = transport
+        self.model = model
+        self.adapter = adapter
         self.measurement_point = measurement_point
         self.attributes = dict(attributes or {})
         if room_id is not None:
@@ -123,7 +140,8 @@ class Session:
         self.unheard = False
         """The agent answers in text only: turns that begin now are not reported, since nobody waits for sound."""
         self.end_reason: EndReason | None = None
-        self.earliest_ns = recorder.clock.monotonic_ns() - BEFORE_SESSION_NS
+        self.began_ns = recorder.clock.monotonic_ns()
+        self.earliest_ns = self.began_ns - BEFORE_SESSION_NS
         self._settings = settings.current()
         self._turns: list[Turn] = []
         self._index = 0
@@ -135,6 +153,13 @@ class Session:
         self.source = hooked.OWN_CODE
         """Who has begun it; `hooked.Source.adopt` changes that."""
         self.source.sessions += 1
+        self.gen_ai_metrics = True
+        """The `gen_ai.client.*` metrics are ours to record; a framework that does so itself sets it to False."""
+        self.tally = Tally()
+        self._sample_rate = sample_rate
+        self._received: Flow | None = None
+        self._sent: Flow | None = None
+        recorder.began(self)
         if not id_follows:
             self._started()
 
@@ -194,6 +219,7 @@ class Session:
         now_ns = self.recorder.clock.monotonic_ns()
         if self._media_up_ns is None and (at is None or self.earliest_ns <= at <= now_ns):
             self._media_up_ns = now_ns if at is None else at
+            self.recorder.set_up(self, self._media_up_ns, None)
             for turn in self._turns:  # a greeting that waits for somebody to hear it
                 if turn.record.index == 1 and turn.record.trigger and turn.record.playback.first_sent_ns is None:
                     turn.record.media_up_ns = self._media_up_ns
@@ -233,14 +259,72 @@ class Session:
             swallowed("Session.agent_turn", error)
             return self._lost_turn()
 
+    def audio_in(self, frame: Any, seconds: float | None = None, *, dropped: DropReason | None = None) -> None:
+        """Count a frame of the user's audio as it comes: frames, bytes, and how far off its time it was.
+
+        `frame` is decoded audio: bytes, an array, or an object with `data`. Its length is `seconds`, or follows from
+        the session's `sample_rate` (16-bit mono PCM); without either no jitter is told. With `dropped` the frame is
+        thrown away, and counts as that alone. Cheap enough for every frame: see benchmarks/frames.py.
+        """
+        try:
+            if dropped is not None:
+                self._dropped(dropped)
+            else:
+                (self._received or self._flow("receive")).received(frame, seconds)
+        except Exception as error:
+            swallowed("Session.audio_in", error)
+
+    def audio_out(self, frame: Any, seconds: float | None = None, *, dropped: DropReason | None = None) -> None:
+        """Count a frame of the agent's audio as it leaves, as `audio_in` does.
+
+        Off is a frame that leaves when all before it are played out already; one ahead of its time is none.
+        """
+        try:
+            if dropped is not None:
+                self._dropped(dropped)
+            else:
+                (self._sent or self._flow("transmit")).sent(frame, seconds)
+        except Exception as error:
+            swallowed("Session.audio_out", error)
+
+    def _dropped(self, reason: DropReason) -> None:
+        if self.recorder.enabled:
+            flows.dropped(reason, 1)
+
+    def _flow(self, direction: Direction) -> Flow:
+        """Begin to count a direction; while switched off what is counted goes nowhere."""
+        make = flows.make if self.recorder.enabled else Flow
+        flow = make(self, direction, self._sample_rate)
+        if direction == "receive":
+            self._received = flow
+        else:
+            self._sent = flow
+        return flow
+
+    def audio_stops(self) -> None:
+        """Note that what was sent is dropped or held: the next frame that leaves begins anew."""
+        if self._sent is not None:
+            self._sent.restart()
+
+    @property
+    def had_media(self) -> bool:
+        """Whether media was said to flow, or anything was heard, sent or said."""
+        flowed = self._received is not None or self._sent is not None
+        return flowed or self._media_up_ns is not None or self._index > 0
+
     @guarded
     def hung_up(self, at: int | None = None) -> None:
         """Say that the user has left: open turns close, and one without a reply is `no_reply`, `user_left`."""
         self.end("client_disconnect", at=at)
 
     @guarded
-    def end(self, reason: EndReason = "normal", *, at: int | None = None, error: BaseException | None = None) -> None:
-        """End the session and close its turns. The first call counts."""
+    def end(
+        self, reason: EndReason = "normal", *, at: int | None = None, error: BaseException | str | None = None
+    ) -> None:
+        """End the session and close its turns. The first call counts.
+
+        `error` is an exception or a value of `error.type`; without any media it is a failed set-up.
+        """
         now_ns = self.recorder.clock.monotonic_ns()
         at_ns = at if isinstance(at, int) and self.earliest_ns <= at <= now_ns else now_ns
         with self.lock:
@@ -249,6 +333,10 @@ class Session:
             self.end_reason = reason
             for turn in reversed(list(self._turns)):
                 self._end_turn(turn, reason, at_ns, error)
+        failure = failure_of(error, at_ns).kind if error is not None else None
+        if reason in ("error", "timeout") and not self.had_media:
+            self.recorder.set_up(self, at_ns, failure or reason)
+        self.recorder.ended(self, failure)
         if not events.disabled and self.recorder.enabled:
             self._say("Session ended", "session.ended", reason=reason)
 
@@ -400,6 +488,9 @@ class Session:
             self._abandon(speaking, now_ns)
         spoken_over = self.turn
         turn = self._new_turn(now_ns, at, kind, None)
+        if kind == "speech":
+            detection_ns = now_ns - turn.record.onset_ns if at is not None else None
+            turn.record.detections.append(("speech_start", None if detection_ns is None else detection_ns / 1e9))
         if spoken_over is not None:
             turn.over = spoken_over
             spoken_over.spoken_over(turn)
@@ -424,6 +515,8 @@ class Session:
         if record.detected_ns is None and record.speech_end_ns is None:
             return  # the same onset, reported twice
         record.segments += 1
+        if len(record.detections) < Turn.MAX_EVENTS:
+            record.detections.append(("speech_start", max(0, record.active_ns - onset_ns) / 1e9))
         record.speech_end_ns = record.detected_ns = record.transcript_ns = None
         if len(record.events) < Turn.MAX_EVENTS:
             record.events.append((n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {}))
@@ -541,7 +634,7 @@ class Session:
             if quiet and now_ns >= playback.out_ns and not any(s.open and not s.background for s in record.stages):
                 self._close(turn, "done", now_ns)
 
-    def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | None) -> None:
+    def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | str | None) -> None:
         record, over = turn.record, turn.over
         if record.committed_ns is None and record.transcript_ns is None and over is not None and over.open:
             if over.record.barge_in is None:
@@ -567,6 +660,9 @@ class Session:
             return
         record.close = why
         record.closed_ns = max(at_ns, record.onset_ns)
+        for stage in record.stages:
+            if stage.task is not None and not stage.background:
+                turn.task_over(stage)
         if record.index is None:
             self._number(turn)
         if turn.over is not None:
@@ -587,12 +683,17 @@ def session(
     measurement_point: MeasurementPoint = "client",
     attributes: Mapping[str, AttributeValue] | None = None,
     id_follows: bool = False,
+    model: str | None = None,
+    adapter: str | None = None,
+    sample_rate: int | None = None,
 ) -> Session:
     """Begin a session: one call, one conversation, one user's ear.
 
     Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made; with `id_follows`
     it is told later, by `Session.identified`), `transport` one of websocket, webrtc, livekit, sip, http;
     `measurement_point` says where `Turn.audio_heard` is observed; `attributes` go onto every turn.
+    `model` and `adapter` (the engine of a synthesis worker) split the metrics of sessions. `sample_rate` in hertz is that of the
+    frames given to `Session.audio_in` and `audio_out`.
     """
     from voicespan.emit import recorder
 
@@ -609,6 +710,9 @@ def session(
         measurement_point=measurement_point,
         attributes=known,
         id_follows=id_follows,
+        model=model,
+        adapter=adapter,
+        sample_rate=sample_rate,
     )
     return begun if connection is None else connection.claimed(begun)
 

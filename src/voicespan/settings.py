@@ -43,6 +43,16 @@ def _number(*, above: float | None = None, least: float | None = None) -> Callab
     return parse
 
 
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in choices:
@@ -60,6 +70,8 @@ DURATION_S = Type("a number of seconds, 0 or more", _number(least=0))
 DURATION_MS = Type("a number of milliseconds, 0 or more", _number(least=0))
 LOG_LEVEL = Type("one of off, warning, debug", _choice("off", "warning", "debug"))
 
+PORT = Type("a port from 1 to 65535", _whole(1, 65_535))
+COUNT = Type("a whole number above 0", _whole(1, 1_000_000))
 LOG_FORMAT = Type("json", _choice("", "json"))
 
 
@@ -160,6 +172,30 @@ class Settings:
         None,
         "Keys the digest that stands for a session id that was a phone number or an address, so that it is the same in "
         "every process; by default it differs in each.",
+    )
+    prometheus_port: int | None = _variable(
+        "PROMETHEUS_PORT",
+        PORT,
+        None,
+        "Serves the metrics for scraping on this port, at `/metrics` and `/prometheus`. 9464 is usual.",
+    )
+    prometheus_host: str = _variable(
+        "PROMETHEUS_HOST", TEXT, "127.0.0.1", "Where that port listens; `0.0.0.0` is every address of the machine."
+    )
+    prometheus_token: str | None = _variable(
+        "PROMETHEUS_TOKEN", TEXT, None, "What a scrape has to bring along as `Authorization: Bearer ...`."
+    )
+    latency_target_ms: float = _variable(
+        "LATENCY_TARGET_MS",
+        DURATION_MS,
+        600.0,
+        "A session meets its target when every utterance was answered, and on average within this time.",
+    )
+    label_values: int = _variable(
+        "LABEL_VALUES",
+        COUNT,
+        50,
+        "How many values a label of a metric may have, where they are not listed; further ones become `other`.",
     )
     stages: str | None = _variable(
         "STAGES",

@@ -12,6 +12,7 @@ from voicespan.guard import guarded, swallowed
 from voicespan.pcm import samples
 from voicespan.record import Failure, StageRecord
 from voicespan.stream import watch
+from voicespan.words import WordCount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -385,7 +386,11 @@ class _Speaking(Stage):
 class Tts(_Speaking):
     """Speech synthesis: first text chunk .. last audio frame."""
 
-    __slots__ = ()
+    __slots__ = ("_words",)
+
+    def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
+        super().__init__(turn, record, sample_rate)
+        self._words = WordCount()
 
     @guarded
     def text(self, chunk: str, at: int | None = None) -> None:
@@ -397,7 +402,8 @@ class Tts(_Speaking):
         if moment_ns is not None and record.handed_ns is None and record.first_ns is None:
             record.handed_ns = max(moment_ns, record.start_ns)
         record.characters += len(chunk)
-        record.words += len(chunk.split())
+        self._words.add(chunk)
+        record.words = self._words.total
 
     @guarded
     def worker(self, worker_id: str) -> None:

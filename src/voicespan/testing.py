@@ -116,6 +116,15 @@ class VoiceRecorder:
 
         self.turns.append(finish_late(record, stage, self.new_span_id))
 
+    def set_up(self, session: Session, at_ns: int, failure: str | None) -> None:
+        """Do nothing: only turns are kept."""
+
+    def began(self, session: Session) -> None:
+        """Do nothing: metrics are the service's."""
+
+    def ended(self, session: Session, failure: str | None) -> None:
+        """Do nothing: metrics are the service's."""
+
 
 @pytest.fixture
 def voice() -> Iterator[VoiceRecorder]:

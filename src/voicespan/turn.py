@@ -14,6 +14,7 @@ from voicespan import diagnostics, settings
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
+from voicespan.metrics.level import begun, tasks
 from voicespan.mos import mos
 from voicespan.record import GAP_NS, BargeIn, Component, Playback, StageRecord, TurnRecord
 from voicespan.stage import Asr, Llm, Realtime, Tool, Tts, failure_of
@@ -142,6 +143,9 @@ class Turn:
         with self._session.lock:
             if record.committed_ns is None:
                 record.detected_ns = record.active_ns
+                took_ns = record.detected_ns - real_ns if real_ns is not None else None
+                if len(record.detections) < self.MAX_EVENTS:
+                    record.detections.append(("speech_end", None if took_ns is None else max(0, took_ns) / 1e9))
                 record.speech_end_ns = real_ns if real_ns is not None else record.speech_end_ns
             elif record.speech_end_ns is None and real_ns is not None and real_ns <= record.committed_ns:
                 record.speech_end_ns = real_ns
@@ -285,6 +289,8 @@ class Turn:
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
+                if self.recording:
+                    stage.task = begun(component)
             else:
                 diagnostics.counters.add("stage.over_limit")
         return stage
@@ -294,8 +300,15 @@ class Turn:
         """Note the end of a stage; a tool that outlived its turn is reported now."""
         record = self.record
         record.active_ns = self._now()
+        self.task_over(stage)
         if record.close is not None and stage.component == "tool" and not self.dropped:
             self._session.recorder.late(record, stage)
+
+    def task_over(self, stage: StageRecord) -> None:
+        """Count a stage as work no longer, once."""
+        key, stage.task = stage.task, None
+        if key is not None:
+            tasks.down(key)
 
     # Audio
 
@@ -395,6 +408,7 @@ class Turn:
         self._cut("audio_paused", at, keep=True)
 
     def _cut(self, mark: str, at: int | None, *, keep: bool) -> None:
+        self._session.audio_stops()
         record = self._live(mark)
         moment_ns = self.moment(at, mark)
         first_sent_ns = self.record.playback.first_sent_ns

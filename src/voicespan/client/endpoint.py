@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from voicespan import diagnostics
 from voicespan.client import tracker
+from voicespan.client.counting import count
 from voicespan.client.joining import NS_PER_MS, WAIT_S, Joining, server_clock
 from voicespan.client.rate import Rate
 from voicespan.client.report import MAX_BYTES, MalformedReportError, Report, read
@@ -203,6 +204,7 @@ class _Door:
             if not self._totals.is_new(report):
                 return
             taken = Taken(report, self._totals.news(report))
+            count(report, taken.news)
             self._joining.take(report)
             if self._joining and self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(WAIT_S, self._retry)

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from opentelemetry import propagate, trace
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from voicespan.demo import pcm, scenarios, truth
+from voicespan.demo import admission, pcm, scenarios, truth
 from voicespan.demo.scenarios import Scenario
 from voicespan.demo.speech import CALLER, Voice, synthesized
 from voicespan.demo.telephone import Playing, Telephone
@@ -39,7 +41,10 @@ async def run(url: str, names: Sequence[str], *, seed: int, recording: Path | No
         CallFailed: the connection was lost before the end.
 
     """
-    async with Telephone(url, seed=seed, clock_offset_ns=CLOCK_OFFSET_NS) as phone:
+    in_vain = await _dial_with_an_old_token(url)
+    token = await admission.ask(url.replace("ws:", "http:").removesuffix("/call"))
+    dial = f"{url}?token={token}"
+    async with Telephone(dial, seed=seed, clock_offset_ns=CLOCK_OFFSET_NS, in_vain=in_vain) as phone:
         caller = Caller(phone)
         try:
             await caller.converse([scenarios.named(name) for name in names])
@@ -156,6 +161,15 @@ class Caller:
 
     def _machine_ns(self, sample: int) -> int:
         return self.phone.machine_ns(self.phone.began_ns + sample * 1_000_000_000 // pcm.RATE)
+
+
+async def _dial_with_an_old_token(url: str) -> int:
+    """Call with the token of yesterday's call; return how often it was in vain."""
+    try:
+        async with connect(f"{url}?token=of-yesterday", open_timeout=10):
+            return 0
+    except InvalidStatus:
+        return 1
 
 
 def cough_sound() -> bytes:

@@ -77,7 +77,7 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the call here as a WAV file, with the processes' logs and notes of what really happened.",
+    help="Keep the call here as a WAV file, with the processes' logs and metrics, and notes of what really happened.",
 )
 def demo(
     *,
@@ -118,7 +118,8 @@ def demo(
         if stays and not no_browser:
             open_page(receiver.endpoint)
         listener = None if as_json else _listener(console)
-        results = _run(converse(script, receiver, where, seed=seed, listener=listener))
+        scrape = keep is not None and find_spec("prometheus_client") is not None
+        results = _run(converse(script, receiver, where, seed=seed, listener=listener, scrape=scrape))
         if as_json:
             click.echo(json.dumps([_plain(result) for result in results], indent=2))
         else:

@@ -57,9 +57,17 @@ class Listener:
 
 
 async def converse(
-    script: Sequence[Scenario], receiver: Receiver, directory: Path, *, seed: int = 0, listener: Listener | None = None
+    script: Sequence[Scenario],
+    receiver: Receiver,
+    directory: Path,
+    *,
+    seed: int = 0,
+    listener: Listener | None = None,
+    scrape: bool = False,
 ) -> list[Result]:
     """Hold the conversation and return what became of each scenario, in order.
+
+    With `scrape` the directory has the services' metrics afterwards.
 
     Raises:
         ProcessFailed: a process did not start, or the call broke off.
@@ -76,6 +84,7 @@ async def converse(
             seed=seed,
             content=receiver.content,
             metrics=receiver.forward is not None,
+            scrape=scrape,
             say=listener.says,
         ) as processes,
         _Arrivals(receiver, listener.arrives),
@@ -86,6 +95,7 @@ async def converse(
             listener.begins(names[name])
         await _all_complete(receiver, _trace_ids(truth.read(processes.truth)).values())
         await asyncio.sleep(_SETTLED_AFTER_S)
+        await asyncio.to_thread(processes.scrape)
     notes = list(truth.read(processes.truth))
     trace_ids, recorded = _trace_ids(notes), _recorded(notes)
     return [Result(each, _turn(receiver, trace_ids.get(each.name)), recorded.get(each.name)) for each in script]

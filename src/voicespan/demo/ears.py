@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
+from voicespan import metrics
 from voicespan.demo import truth
 from voicespan.demo.detector import Activity, Detector
 from voicespan.demo.recognizer import Recognizers
 
+MODEL = "silero-vad"
+"""What the detector's network is called; each call has one of its own."""
 _LEAD_IN_FRAMES = 25
 _ASK_EVERY_FRAMES = 3
 
@@ -61,7 +64,8 @@ class Ears:
     def __init__(self, recognizers: Recognizers) -> None:
         self._recognizers = recognizers
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ears")
-        self._detector = Detector()
+        with metrics.model_load(MODEL):
+            self._detector = Detector()
         self._lead_in: deque[bytes] = deque(maxlen=_LEAD_IN_FRAMES)
         self._speaking = False
         self._lasted = False
@@ -76,6 +80,7 @@ class Ears:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)  # waits for one frame at most, some milliseconds
         self._recognizers.give_back(self._recognizer)
+        metrics.model_unloaded(MODEL)
 
     async def listen(self, frame: bytes) -> list[Heard]:
         """Take one frame and return what it made clear, oldest first."""

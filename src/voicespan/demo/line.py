@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from fastapi import WebSocket, WebSocketDisconnect
 
+from voicespan import metrics
 from voicespan.demo import pcm, protocol, truth
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _SERVICE_STOPS = 1012
 """What the server says to every WebSocket on SIGTERM (RFC 6455, code registry)."""
+AUDIO = "AudioFrame"
+"""What a binary message is called where messages are counted."""
 _FRAME_S = pcm.FRAME_MS / 1000
 _LEAD_S = 0.1
 """Frames leave this much before they are due to play, so that the network's jitter is not heard."""
@@ -38,7 +41,7 @@ class Line:
         self._outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._started_ns: int | None = None
-        self.speaker = Speaker(self._outgoing.put_nowait)
+        self.speaker = Speaker(self._send, dropped=self._dropped)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(task) for task in (self._read(), self._write(), self.speaker.run())]
@@ -62,7 +65,21 @@ class Line:
 
     def announce(self, turn: Turn) -> None:
         """Tell the caller which trace its utterance has."""
-        self._outgoing.put_nowait(protocol.encoded(protocol.TURN, traceparent=turn.traceparent))
+        self._send(protocol.encoded(protocol.TURN, traceparent=turn.traceparent))
+
+    def _send(self, item: str | bytes) -> None:
+        """Put a message or a frame in the queue, and count it."""
+        if isinstance(item, bytes):
+            self._session.audio_out(item)
+            metrics.message_sent(AUDIO)
+        else:
+            metrics.message_sent(protocol.decoded(item)["type"])
+        self._outgoing.put_nowait(item)
+
+    def _dropped(self, frames: int) -> None:
+        """Count frames that nobody will hear: the caller has interrupted."""
+        for _ in range(frames):
+            self._session.audio_out(b"", dropped="pause")
 
     async def _read(self) -> None:
         try:
@@ -73,8 +90,14 @@ class Line:
                     self._disconnected(received.get("code"))
                     break
                 if received.get("bytes") is not None:
-                    self._incoming.put_nowait(received["bytes"])
-                elif self._control(protocol.decoded(received["text"]), now_ns):
+                    with metrics.message_received(AUDIO):
+                        self._session.audio_in(received["bytes"])
+                        self._incoming.put_nowait(received["bytes"])
+                    continue
+                message = protocol.decoded(received["text"])
+                with metrics.message_received(message["type"]):
+                    last = self._control(message, now_ns)
+                if last:
                     break
         finally:
             self._incoming.put_nowait(None)
@@ -91,21 +114,39 @@ class Line:
         local_ns = self._session.remote_clock.local_ns
         match message["type"]:
             case protocol.PING:
-                answer = protocol.encoded(protocol.PONG, t0=message["t0"], t1=now_ns, t2=time.monotonic_ns())
-                self._outgoing.put_nowait(answer)
+                self._send(protocol.encoded(protocol.PONG, t0=message["t0"], t1=now_ns, t2=time.monotonic_ns()))
             case protocol.CLOCK:
                 self._session.remote_clock.exchange(message["t0"], message["t1"], message["t2"], message["t3"])
             case protocol.START:
                 self._started_ns = message["at"]
                 self._session.media_up(at=local_ns(message["at"]))
+                if message.get("again"):
+                    metrics.client_reconnected()
+            case protocol.TROUBLE:
+                metrics.client_error(message["error"])
             case protocol.HEARD:
                 self.speaker.heard(message["speech"], local_ns(message["at"]))
+                if "waited" in message:
+                    metrics.client_mark("playback_start", message["waited"] / 1e9)
+            case protocol.REPORT:
+                self._quality(message)
             case protocol.STOPPED:
                 self.speaker.stopped(message["speech"], local_ns(message["at"]), message["played"])
             case protocol.HANG_UP:
                 self._session.hung_up(at=local_ns(message["at"]))
                 return True
         return False
+
+    @staticmethod
+    def _quality(message: protocol.Message) -> None:
+        """Take the caller's word on how the last speech came over the line."""
+        frames, missing = message["frames"], message["missing"]
+        metrics.audio_quality(
+            "transmit",
+            jitter_s=message["jitter"] / 1e9,
+            delay_s=message["delay"] / 1e9,
+            loss=missing / max(1, frames + missing),
+        )
 
     async def _write(self) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone: `_read` knows, too
@@ -130,8 +171,9 @@ class _Speech:
 class Speaker:
     """Sends speech in real time, a little ahead; it can hold its tongue, go on, or drop the rest."""
 
-    def __init__(self, send: Callable[[str | bytes], None]) -> None:
+    def __init__(self, send: Callable[[str | bytes], None], *, dropped: Callable[[int], None] = lambda _: None) -> None:
         self._send = send
+        self._dropped = dropped
         self._speech: _Speech | None = None
         self._count = 0
         self._changed = asyncio.Event()
@@ -184,6 +226,8 @@ class Speaker:
     def drop(self) -> None:
         """Forget the rest."""
         self.hold()
+        if self._speech is not None:
+            self._dropped(len(self._speech.frames) - self._speech.sent)
         self._speech = None
         self._wake()
 

@@ -34,7 +34,8 @@ class Model:
 
     async def complete(self, request: Request) -> Response:
         """Answer `POST /v1/chat/completions`, always as a stream."""
-        messages = (await request.json())["messages"]
+        asked = await request.json()
+        messages = asked["messages"]
         question = next(message["content"] for message in reversed(messages) if message["role"] == "user")
         scenario = scenarios.for_question(question)
         truth.note("model.request", scenario.name)
@@ -44,9 +45,14 @@ class Model:
         self._refused[scenario.name] = 0
         wants_tool = scenario.city is not None and messages[-1]["role"] != "tool"
         pieces = _tool_call(scenario) if wants_tool else [{"content": token} for token in scenario.tokens]
-        return StreamingResponse(self._stream(scenario, pieces, time.monotonic()), media_type="text/event-stream")
+        usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        prompt = sum(len(str(message.get("content") or "").split()) for message in messages)
+        stream = self._stream(scenario, pieces, time.monotonic(), prompt=prompt, usage=usage)
+        return StreamingResponse(stream, media_type="text/event-stream")
 
-    async def _stream(self, scenario: Scenario, pieces: list[dict[str, Any]], begin: float) -> AsyncIterator[str]:
+    async def _stream(
+        self, scenario: Scenario, pieces: list[dict[str, Any]], begin: float, *, prompt: int, usage: bool
+    ) -> AsyncIterator[str]:
         jitter = self._jitter.setdefault(scenario.name, scenarios.jitter(self._seed, scenario.name))
         due = begin + scenario.first_token_s * next(jitter)
         for number, piece in enumerate(pieces):
@@ -57,6 +63,8 @@ class Model:
             due += scenario.token_s * next(jitter)
         truth.note("model.last_token", scenario.name)
         yield _chunk({}, finish_reason="tool_calls" if "tool_calls" in pieces[0] else "stop")
+        if usage:
+            yield _usage(prompt, len(pieces))
         yield "data: [DONE]\n\n"
 
 
@@ -77,6 +85,13 @@ async def _models(_request: Request) -> JSONResponse:
 def _tool_call(scenario: Scenario) -> list[dict[str, Any]]:
     function = {"name": "get_weather", "arguments": json.dumps({"city": scenario.city})}
     return [{"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}]
+
+
+def _usage(prompt: int, completion: int) -> str:
+    """The last chunk: what is billed, with a word for a token."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    chunk = {"id": "chatcmpl-demo", "object": "chat.completion.chunk", "created": 0, "model": NAME, "choices": []}
+    return f"data: {json.dumps({**chunk, 'usage': usage})}\n\n"
 
 
 def _chunk(delta: dict[str, Any], finish_reason: str | None = None) -> str:

@@ -21,9 +21,11 @@ from fastapi import FastAPI, WebSocket
 from starlette.datastructures import State
 
 import voicespan
-from voicespan.demo import ears, pcm, recognizer, scenarios, tools
+from voicespan import metrics
+from voicespan.demo import admission, ears, intents, pcm, recognizer, scenarios, tools
 from voicespan.demo.ears import Ears
 from voicespan.demo.line import Line
+from voicespan.demo.memory import Memory
 from voicespan.demo.synthesis import Frames, Worker
 
 MODEL = os.environ.get("OPENAI_MODEL", "stand-in")
@@ -42,15 +44,21 @@ Sentences = asyncio.Queue[tuple[str, bool] | None]
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connect to the services behind the agent, before the first caller would have to wait for it."""
-    async with openai.AsyncOpenAI(max_retries=0) as client, Worker(os.environ["SPEECH_WORKER"]) as worker:
+    async with (
+        openai.AsyncOpenAI(max_retries=0) as client,
+        Worker(os.environ["SPEECH_WORKER"]) as worker,
+        Memory() as app.state.memory,
+    ):
         app.state.complete, app.state.worker = client.chat.completions.create, worker
-        app.state.recognizers = recognizer.Recognizers(scenarios.questions())
+        with metrics.model_load(recognizer.MODEL):
+            app.state.recognizers = recognizer.Recognizers(scenarios.questions())
         with contextlib.suppress(openai.OpenAIError):
             await client.models.list()
         yield
 
 
 app = FastAPI(lifespan=lifespan)
+app.include_router(admission.router)
 
 
 @app.get("/healthz")
@@ -61,11 +69,17 @@ async def healthz() -> dict[str, str]:
 
 @app.websocket("/call")
 async def call(websocket: WebSocket) -> None:
-    """Take one call."""
-    await websocket.accept()
-    with voicespan.session(transport="websocket") as session:
-        async with Line(websocket, session) as line:
-            await Call(session, line, app.state).run()
+    """Take one call, unless its token is not valid."""
+    token = websocket.query_params.get("token")
+    with voicespan.session(transport="websocket", model=MODEL, sample_rate=pcm.RATE) as session:
+        if token is not None and not admission.tokens.take(token):
+            session.end("error", error="invalid_token")
+            await websocket.close()
+            return
+        await websocket.accept()
+        with metrics.connection("websocket"):
+            async with Line(websocket, session) as line:
+                await Call(session, line, app.state).run()
 
 
 class Call:
@@ -167,12 +181,15 @@ class Call:
 
     async def respond(self, turn: voicespan.Turn, question: str) -> None:
         """Answer; a failure ends this turn, not the call."""
+        intent = intents.of(question)
+        metrics.intent(intent)
         sentences: Sentences = asyncio.Queue()
         with turn.use():
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self.think(turn, question, sentences))
                     tasks.create_task(self.speak(turn, sentences))
+                    tasks.create_task(self.services.memory.asked(intent))
             except* (openai.OpenAIError, grpc.RpcError) as failures:
                 logger.exception("no reply", exc_info=failures.exceptions[0])
             self.line.speaker.finish(turn)
@@ -195,7 +212,11 @@ class Call:
             try:
                 with turn.llm(model=MODEL, provider="openai") as llm:
                     stream = await self.services.complete(
-                        model=MODEL, messages=messages, tools=tools.TOOLS, stream=True
+                        model=MODEL,
+                        messages=messages,
+                        tools=tools.TOOLS,
+                        stream=True,
+                        stream_options={"include_usage": True},
                     )
                     return await pass_on(llm.stream(stream), sentences)
             except openai.InternalServerError:
@@ -228,6 +249,8 @@ async def pass_on(chunks: AsyncIterator[Any], sentences: Sentences) -> Any:
     """Cut what the model says into sentences; return its tool call when it makes one instead."""
     text, called = "", None
     async for chunk in chunks:
+        if not chunk.choices:  # the last one, with the tokens that are billed
+            continue
         delta = chunk.choices[0].delta
         if delta.tool_calls:
             called = merged(called, delta.tool_calls[0])

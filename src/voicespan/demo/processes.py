@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.request import Request, urlopen
 
 from voicespan import run
 from voicespan.demo import truth
@@ -22,6 +23,7 @@ MODEL_VARIABLE = "OPENAI_BASE_URL"
 """Where this is set, the agent asks that language model, with OPENAI_API_KEY and OPENAI_MODEL, not the stand-in."""
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 4.0
+_SCRAPE_TIMEOUT_S = 5.0
 _ASK_EVERY_S = 0.05
 _TAIL_LINES = 12
 _FOREIGN = ("OTEL_", "VOICESPAN_")
@@ -119,7 +121,7 @@ class Processes:
     """Model, speech worker and orchestrator, running; used as an asynchronous context manager.
 
     Logs and notes of what happened are kept in `directory`. Telemetry goes to `endpoint`, with `content` also what the
-    agent hears and says, with `metrics` also metrics.
+    agent hears and says, with `metrics` also metrics. With `scrape`, agent and worker can be asked for their metrics.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Processes:
         seed: int = 0,
         content: bool = False,
         metrics: bool = False,
+        scrape: bool = False,
         environ: Mapping[str, str] = os.environ,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -141,7 +144,8 @@ class Processes:
         self._metrics = {"OTEL_METRIC_EXPORT_INTERVAL": "5000"} if metrics else {"OTEL_METRICS_EXPORTER": "none"}
         self._environ = environ
         self._say = say
-        model_port, worker_port, port = _free_ports(3)
+        model_port, worker_port, port, *scraped = _free_ports(5)
+        self._scraped = dict(zip(("worker", "orchestrator"), scraped, strict=True)) if scrape else {}
         self.model = self._child("model", None, port=model_port)
         self.worker = self._child("worker", "demo-speech", port=worker_port, VOICESPAN_WORKER_ID="tts-espeak@0")
         agent = {"SPEECH_WORKER": f"127.0.0.1:{worker_port}", "VOICESPAN_CONTENT": str(content).lower()}
@@ -167,6 +171,16 @@ class Processes:
 
     async def _stop(self) -> None:
         await asyncio.gather(*(child.stop() for child in (self.orchestrator, self.worker, self.model)))
+
+    def scrape(self) -> None:
+        """Write what each service tells of itself, in the OpenMetrics format, to `<role>.metrics` beside its log."""
+        for role, port in self._scraped.items():
+            asked = Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": "application/openmetrics-text"})
+            try:
+                with urlopen(asked, timeout=_SCRAPE_TIMEOUT_S) as answer:  # noqa: S310
+                    (self._directory / f"{role}.metrics").write_bytes(answer.read())
+            except OSError as error:
+                self._say(f"the metrics of the {role} could not be had: {error}")
 
     async def call(self, names: Sequence[str]) -> AsyncIterator[str]:
         """Have the caller go through these scenarios; yields the name of each when it begins.
@@ -197,6 +211,8 @@ class Processes:
             environ |= {**self._metrics, "OTEL_LOGS_EXPORTER": "none"}
             environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "healthz"}
             environ = run.environment(environ, service, self._endpoint)
+        if role in self._scraped:
+            environ |= {"VOICESPAN_PROMETHEUS_PORT": str(self._scraped[role])}
         options = (role, "--port", str(port), "--seed", str(self._seed), *arguments)
         return Child(role, options, environ, self._directory / f"{role}.log", port)
 

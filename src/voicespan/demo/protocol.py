@@ -11,15 +11,19 @@ from typing import Any
 
 # From the caller.
 START = "start"
-"""`at`: the microphone's first sample was taken then."""
+"""`at`: the microphone's first sample was taken then; `again`: how often it was tried in vain before."""
+TROUBLE = "trouble"
+"""`error`: something went wrong at the caller's end."""
 PING = "ping"
 """`t0`: sent then; the agent answers with `PONG`."""
 CLOCK = "clock"
 """`t0` to `t3`: one finished exchange, for the agent's estimate of the caller's clock."""
 HEARD = "heard"
-"""`speech`, `at`: its first sample came out of the speaker then."""
+"""`speech`, `at`: its first sample came out of the speaker then; `waited`, in ns since the caller's last sound."""
 STOPPED = "stopped"
 """`speech`, `at`, `played`: the speaker fell silent then, after so many frames of it."""
+REPORT = "report"
+"""`jitter` and `delay` in ns, `frames` played and `missing`: how the last speech came over the line."""
 HANG_UP = "hang_up"
 """`at`: the caller has left."""
 

@@ -50,6 +50,16 @@ def synthesized(text: str, voice: Voice = AGENT) -> bytes:
     return pcm.trimmed(pcm.resampled(engine.say(text, voice), engine.rate))
 
 
+def load() -> None:
+    """Load the library, if that was not done.
+
+    Raises:
+        SpeechError: espeak-ng cannot be loaded.
+
+    """
+    _engine()
+
+
 class _Engine:
     """The library's one and only state: one utterance at a time."""
 

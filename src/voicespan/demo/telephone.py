@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _FRAME_NS = pcm.FRAME_MS * 1_000_000
 _JITTER_FRAMES = 2
+_AHEAD_FRAMES = 6
+"""So many frames of a speech come at once."""
+_LONGEST_LOSS = 5
+_PAUSE_NS = 500_000_000
 _NOISE = 12
 _FIRST_EXCHANGES = 5
 _MOST_EXCHANGES = 50
@@ -52,8 +56,24 @@ class Playing:
     whole: bool = False
     heard_ns: int | None = None
     stopped_ns: int | None = None
+    arrived_ns: int = 0
+    arrivals: int = 0
+    off_ns: int = 0
+    """Sum of what the frames were off their time by, behind the first few, which are sent ahead."""
+    empty: int = 0
+    """Slots of the speaker without a frame, since the last one with one."""
+    missing: int = 0
+    """Such slots in the middle of the speech; what lasts longer is a pause of the agent."""
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def arrive(self, frame: bytes, now_ns: int) -> None:
+        """Take a frame off the line."""
+        self.frames.append(frame)
+        self.arrivals += 1
+        if self.arrivals > _AHEAD_FRAMES and now_ns - self.arrived_ns < _PAUSE_NS:
+            self.off_ns += abs(now_ns - self.arrived_ns - _FRAME_NS)
+        self.arrived_ns = now_ns
 
 
 class Telephone:
@@ -62,7 +82,9 @@ class Telephone:
     Its clock is the machine's with `clock_offset_ns` added, so that nothing works only because both ends share one.
     """
 
-    def __init__(self, url: str, *, seed: int = 0, clock_offset_ns: int = 0) -> None:
+    def __init__(self, url: str, *, seed: int = 0, clock_offset_ns: int = 0, in_vain: int = 0) -> None:
+        """Prepare a call; `in_vain` says how often it was tried before, without success."""
+        self._in_vain = in_vain
         self.recording = Recording()
         self.utterances: list[Utterance] = []
         self.speeches: list[Playing] = []
@@ -83,7 +105,9 @@ class Telephone:
         self._tasks = [asyncio.create_task(self._read())]
         await self._set_clock()
         self.began_ns = self._now_ns()
-        await self._tell(protocol.START, at=self.began_ns)
+        if self._in_vain:
+            await self._tell(protocol.TROUBLE, error="connection_error")
+        await self._tell(protocol.START, at=self.began_ns, again=self._in_vain)
         self._tasks.append(asyncio.create_task(self._run()))
         return self
 
@@ -134,7 +158,7 @@ class Telephone:
                 now_ns = self._now_ns()
                 if isinstance(message, bytes):
                     if self.speeches:
-                        self.speeches[-1].frames.append(message)
+                        self.speeches[-1].arrive(message, now_ns)
                 else:
                     await self._control(protocol.decoded(message), now_ns)
         except ConnectionClosed:
@@ -160,7 +184,7 @@ class Telephone:
                 self.speeches[-1].whole = False
                 self.speeches[-1].cleared = True
 
-    async def _tell(self, kind: str, **fields: int) -> None:
+    async def _tell(self, kind: str, **fields: int | str) -> None:
         try:
             await self._connection.send(protocol.encoded(kind, **fields))
         except ConnectionClosed:
@@ -232,17 +256,37 @@ class Telephone:
                 await self._ran_dry(speech, slot_ns)
             return
         self.recording.heard += speech.frames.popleft()
+        speech.missing += speech.empty if speech.played and speech.empty <= _LONGEST_LOSS else 0
+        speech.empty = 0
         speech.played += 1
         if speech.heard_ns is None:
             speech.heard_ns = slot_ns
             speech.heard.set()
-            await self._tell(protocol.HEARD, speech=speech.number, at=slot_ns)
+            await self._tell(protocol.HEARD, speech=speech.number, at=slot_ns, **self._waited(slot_ns))
+
+    def _waited(self, slot_ns: int) -> dict[str, int]:
+        """How long the caller has waited for this speech, unless it still speaks or has not spoken yet."""
+        if self._speaking is not None or not self.utterances:
+            return {}
+        return {"waited": max(0, slot_ns - self.began_ns - self.utterances[-1].end * 1_000_000_000 // pcm.RATE)}
 
     async def _ran_dry(self, speech: Playing, slot_ns: int) -> None:
         speech.buffering = True
-        if speech.whole and not speech.stopped.is_set():
+        if not speech.whole:
+            speech.empty += 1
+        elif not speech.stopped.is_set():
             speech.stopped.set()
             await self._report_stop(speech, slot_ns)
+            await self._report_quality(speech)
+
+    async def _report_quality(self, speech: Playing) -> None:
+        await self._tell(
+            protocol.REPORT,
+            jitter=speech.off_ns // max(1, speech.arrivals - _AHEAD_FRAMES),
+            delay=min(self._round_trips_ns) // 2,
+            frames=speech.played,
+            missing=speech.missing,
+        )
 
     async def _report_stop(self, speech: Playing, at_ns: int) -> None:
         speech.stopped_ns = at_ns

@@ -15,20 +15,20 @@ from typing import Any
 import grpc
 from opentelemetry import trace
 
+from voicespan import metrics
 from voicespan.demo import pcm, scenarios, synthesis, truth
 from voicespan.demo.scenarios import Scenario
-from voicespan.demo.speech import Voice, synthesized
+from voicespan.demo.speech import Voice, load, synthesized
 from voicespan.names import (
     ERROR_TYPE,
-    SPAN_CONTROL,
     SPAN_TTS_FRAMING,
     SPAN_TTS_INFERENCE,
     VOICE_AUDIO_FRAME_COUNT,
-    VOICE_CONTROL_COMMAND,
     VOICE_TTS_REAL_TIME_FACTOR,
     VOICE_WORKER_ID,
 )
 
+_MODEL = "espeak-ng"
 _SPEED = 5.0
 _BURST = 5
 _PAUSE_AFTER_S = 0.1
@@ -56,8 +56,13 @@ class Worker:
         running = self._running[request.stream] = asyncio.Event()
         running.set()
         try:
-            async with self._card:
-                speech = await self._infer(scenario, request)
+            with metrics.speaking(request.voice):
+                with metrics.queued():
+                    await self._card.acquire()
+                try:
+                    speech = await self._infer(scenario, request)
+                finally:
+                    self._card.release()
             if speech is None:
                 truth.note("speech.failed", scenario.name, text=request.text)
                 await context.abort(grpc.StatusCode.INTERNAL, _DIVERGED)
@@ -69,8 +74,7 @@ class Worker:
 
     async def control(self, command: synthesis.Command, _context: Context) -> bytes:
         """Pause or resume a stream; one that has ended is no error."""
-        with _tracer.start_as_current_span(SPAN_CONTROL) as span:
-            span.set_attribute(VOICE_CONTROL_COMMAND, command.command)
+        with metrics.control(command.command):
             running = self._running.get(command.stream)
             if running is not None and command.command == synthesis.PAUSE:
                 running.clear()
@@ -89,7 +93,9 @@ class Worker:
                 span.set_attribute(ERROR_TYPE, "model_error")
                 span.set_status(trace.StatusCode.ERROR, _DIVERGED)
                 return None
-            span.set_attribute(VOICE_TTS_REAL_TIME_FACTOR, (time.monotonic() - begin) / pcm.seconds(speech))
+            spent_s, audio_s = time.monotonic() - begin, pcm.seconds(speech)
+            span.set_attribute(VOICE_TTS_REAL_TIME_FACTOR, spent_s / audio_s)
+            metrics.synthesized(_MODEL, spent_s=spent_s, audio_s=audio_s)
         return speech + pcm.silence(_PAUSE_AFTER_S)
 
 
@@ -127,7 +133,10 @@ async def serve(port: int, seed: int) -> None:
         RuntimeError: the port is taken.
 
     """
-    synthesized("ready")  # loads the library before the first caller has to wait for it
+    with metrics.model_load(_MODEL):
+        load()
+    with metrics.model_warmup(_MODEL):
+        synthesized("ready")  # before the first caller has to wait for it
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     server.add_generic_rpc_handlers((handler(Worker(os.environ.get("VOICESPAN_WORKER_ID", "tts-espeak@0"), seed)),))
     server.add_insecure_port(f"127.0.0.1:{port}")

@@ -19,6 +19,7 @@ from opentelemetry.metrics import Observation
 from voicespan import names as n
 from voicespan.guard import guarded, swallowed
 from voicespan.integrations.library import LibraryInstrumentor
+from voicespan.metrics.instruments import METRICS
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ _PIPELINE = "PIPELINE"
 _MULTI = "MULTI"
 _tracer = trace.get_tracer("voicespan.redis", __version__)
 _meter = metrics.get_meter("voicespan.redis", __version__)
-_duration = _meter.create_histogram(n.METRIC_DB_CLIENT_OPERATION_DURATION, unit="s")
+_measured = METRICS[n.METRIC_DB_CLIENT_OPERATION_DURATION]
+_duration = _meter.create_histogram(_measured.name, _measured.unit, _measured.brief)
 _KNOWN_AS_TWO = frozenset(
     {"ACL", "CLIENT", "CLUSTER", "CONFIG", "FUNCTION", "MEMORY", "OBJECT", "SCRIPT", "XGROUP", "XINFO"}
 )
@@ -204,9 +206,8 @@ def _pool(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Non
         _pools.add(pool)
         if not _observed:
             _observed.append(True)
-            _meter.create_observable_up_down_counter(
-                n.METRIC_DB_CLIENT_CONNECTION_COUNT, [_connections], unit="{connection}"
-            )
+            count = METRICS[n.METRIC_DB_CLIENT_CONNECTION_COUNT]
+            _meter.create_observable_up_down_counter(count.name, [_connections], count.unit, count.brief)
     except Exception as error:
         swallowed("redis pool", error)
 

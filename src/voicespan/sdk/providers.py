@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.trace import TracerProvider
 
-from voicespan import hooked, names
+from voicespan import hooked, settings
 from voicespan.diagnostics import say
+from voicespan.metrics.instruments import nobody_reads, views
+from voicespan.metrics.start import start as start_metrics
 from voicespan.sdk import resource
 from voicespan.sdk.batch import Batcher, Limits
 from voicespan.sdk.endpoint import in_use
@@ -69,10 +70,16 @@ class _Starting:
 
     def metrics(self) -> None:
         readers = [self._reader(maker) for maker in self._makers("metrics")]
-        provider = MeterProvider(readers, self._resource, shutdown_on_exit=False, views=_views() if readers else ())
+        scraped = self._scraped()
+        readers += [scraped] if scraped is not None else []
+        provider = MeterProvider(readers, self._resource, shutdown_on_exit=False, views=views())
         metrics.set_meter_provider(provider)
         if metrics.get_meter_provider() is provider:
             self._meters = provider
+            if readers:
+                start_metrics()
+            else:
+                nobody_reads(provider)
         else:
             _say_taken("MeterProvider", metrics.get_meter_provider())
 
@@ -83,6 +90,17 @@ class _Starting:
         sender = MetricSender(made, target=maker.target, remake=maker)
         self._metric_senders.append(sender)
         return PeriodicExportingMetricReader(sender)
+
+    def _scraped(self) -> MetricReader | None:
+        """Return the reader of the scrape endpoint, where one is asked for."""
+        if settings.current().prometheus_port is None:
+            return None
+        try:
+            from voicespan.metrics.scrape import serve
+        except ImportError as error:
+            say("prometheus", f"VOICESPAN_PROMETHEUS_PORT: {error}: pip install 'voicespan[prometheus]'")
+            return None
+        return serve()
 
     def spans(self) -> None:
         provider = TracerProvider(resource=self._resource, shutdown_on_exit=False, **_tracer_options())
@@ -142,15 +160,6 @@ def _forget_parents_values(meters: MeterProvider) -> None:
     for owner in (consumer, *storages.values()):
         if hasattr(owner, "_lock"):  # a thread of the parent may have held it
             owner._lock = threading.RLock()  # noqa: SLF001
-
-
-def _views() -> list[View]:
-    """Return the buckets of our histograms, so that each threshold is a boundary."""
-    return [
-        View(instrument_name=metric.name, aggregation=ExplicitBucketHistogramAggregation(metric.boundaries))
-        for metric in names.METRICS
-        if metric.instrument == "histogram" and metric.boundaries
-    ]
 
 
 def _tracer_options() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from voicespan import names as n
 from voicespan.guard import guarded, swallowed
+from voicespan.metrics.instruments import METRICS
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ _BY_NUMBER = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _tracer = trace.get_tracer("voicespan.grpc", __version__)
 _meter = metrics.get_meter("voicespan.grpc", __version__)
+_measured = {
+    trace.SpanKind.CLIENT: METRICS[n.METRIC_RPC_CLIENT_CALL_DURATION],
+    trace.SpanKind.SERVER: METRICS[n.METRIC_RPC_SERVER_CALL_DURATION],
+}
 _durations = {
-    trace.SpanKind.CLIENT: _meter.create_histogram(n.METRIC_RPC_CLIENT_CALL_DURATION, unit="s"),
-    trace.SpanKind.SERVER: _meter.create_histogram(n.METRIC_RPC_SERVER_CALL_DURATION, unit="s"),
+    kind: _meter.create_histogram(metric.name, metric.unit, metric.brief) for kind, metric in _measured.items()
 }
 
 

@@ -69,6 +69,7 @@ class Conversation:
             room_id=name if isinstance(name, str) and name else None,
             measurement_point="server",
         )
+        self.session.gen_ai_metrics = False  # the framework records them
         self.clock = self.session.recorder.clock
         self.loop = asyncio.get_running_loop()
         self.agent_session = weakref.ref(agent_session)
