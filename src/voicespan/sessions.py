@@ -692,8 +692,8 @@ def session(
     Use it as a `with` block, or call `Session.end()`. `id` is the call's own id (else one is made; with `id_follows`
     it is told later, by `Session.identified`), `transport` one of websocket, webrtc, livekit, sip, http;
     `measurement_point` says where `Turn.audio_heard` is observed; `attributes` go onto every turn.
-    `model` and `adapter` (the engine of a synthesis worker) split the metrics of sessions. `sample_rate` in hertz is that of the
-    frames given to `Session.audio_in` and `audio_out`.
+    `model` and `adapter` (the engine of a synthesis worker) split the metrics of sessions. `sample_rate` in hertz
+    is that of the frames given to `Session.audio_in` and `audio_out`.
     """
     from voicespan.emit import recorder
 
