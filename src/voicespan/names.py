@@ -686,7 +686,7 @@ METRICS: tuple[Metric, ...] = (
            "from the start of speech; response_complete: from response.created).", (VOICE_CLIENT_MARK,),
            (0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10)),
     Metric(METRIC_GEN_AI_CLIENT_TOKEN_USAGE, "histogram", "{token}", "Tokens of one request.",
-           (*_GEN_AI_METRIC, GEN_AI_TOKEN_TYPE), _TOKENS),
+           (*_GEN_AI_METRIC, GEN_AI_TOKEN_TYPE, VOICE_GENERATION_DISCARDED), _TOKENS),
     Metric(METRIC_GEN_AI_CLIENT_OPERATION_DURATION, "histogram", "s", "Request to last token.", _GEN_AI_METRIC,
            _OPERATION_S),
     Metric(METRIC_GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK, "histogram", "s", "Request to first token.",

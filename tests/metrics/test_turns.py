@@ -84,6 +84,24 @@ def test_a_plain_turn(meters: Meters, recorder: Recorder) -> None:
     assert tokens == {"input": 120, "output": 11}
 
 
+def test_tokens_that_nobody_heard_are_told_apart(meters: Meters, recorder: Recorder) -> None:
+    """The tokens of a generation that was discarded carry a label, those of the one that was heard do not."""
+    session = Session(recorder, "call-1")
+    turn = asked(recorder, session)
+    with turn.llm(model="small", provider="openai") as early:
+        recorder.fixed.advance(ms=100)
+        early.token(3)
+        early.usage(input_tokens=100, output_tokens=3)
+        early.discarded()
+    answered(recorder, turn)
+    recorder.drain()
+    found = {
+        (one.attributes[n.GEN_AI_TOKEN_TYPE], one.attributes.get(n.VOICE_GENERATION_DISCARDED)): one.sum
+        for one in meters.points(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE)
+    }
+    assert found == {("input", True): 100, ("output", True): 3, ("input", None): 120, ("output", None): 11}
+
+
 @pytest.mark.covers("C-M12", "C-M13")
 def test_the_detector_is_counted_and_timed(meters: Meters, recorder: Recorder) -> None:
     """Each begin and end of speech counts, with the time from the real moment to the detector's word."""

@@ -78,10 +78,15 @@ def _gen_ai(turn: FinishedTurn, span: FinishedSpan) -> None:
     if elsewhere:
         return
     del attributes[n.ERROR_TYPE]
+    discarded = True if span.attributes.get(n.VOICE_GENERATION_DISCARDED) is True else None
     for kind, attribute in _TOKENS.items():
         tokens = span.attributes.get(attribute)
         if isinstance(tokens, int):
-            labels: dict[str, Value | None] = {**attributes, n.GEN_AI_TOKEN_TYPE: kind}
+            labels: dict[str, Value | None] = {
+                **attributes,
+                n.GEN_AI_TOKEN_TYPE: kind,
+                n.VOICE_GENERATION_DISCARDED: discarded,
+            }
             record(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, tokens, labels, context)
 
 

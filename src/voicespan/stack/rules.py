@@ -45,6 +45,7 @@ _STAGE = (*q.SERVICE, q.SPAN_NAME, q.POINT)
 _MODEL = q.label(n.GEN_AI_REQUEST_MODEL)
 _VOICE = q.label(n.VOICE_TTS_VOICE_NAME)
 _TOKEN_TYPE = q.label(n.GEN_AI_TOKEN_TYPE)
+_DISCARDED = q.label(n.VOICE_GENERATION_DISCARDED)
 _RANGE = q.label(n.VOICE_TEXT_CHARACTER_COUNT_RANGE)
 _MILLION = 1_000_000
 
@@ -191,7 +192,8 @@ def cost(prices: Prices) -> Group:
         for text_range in n.CHARACTER_COUNT_RANGES
     ]
     tokens = q.total(
-        q.rate(q.series(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, "_sum"), "5m"), (*q.SERVICE, _MODEL, _TOKEN_TYPE)
+        q.rate(q.series(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, "_sum"), "5m"),
+        (*q.SERVICE, _MODEL, _TOKEN_TYPE, _DISCARDED),
     )
     texts = q.total(q.rate(q.select(q.CALLS, [q.span(n.SPAN_TTS)]), "5m"), (*q.SERVICE, _VOICE, _RANGE))
     characters = q.total(f"{texts} * on ({_RANGE}) group_left () {CHARACTERS_OF_RANGE}", (*q.SERVICE, _VOICE))

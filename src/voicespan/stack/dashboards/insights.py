@@ -396,8 +396,24 @@ def _cost(of: Filter) -> str:
     )
 
 
+def _tokens(*matchers: str | tuple[str, ...]) -> str:
+    flat = [each for group in matchers for each in ((group,) if isinstance(group, str) else group)]
+    used = q.select(q.series(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, "_sum"), flat)
+    return q.total(q.rate(used, "$__rate_interval"), (c.MODEL,))
+
+
+def _part(of: str, whole: str) -> str:
+    """Return a share that is 0, and not unknown, where there is nothing of the part."""
+    return f"({of} or 0 * {whole}) / ({whole} > 0)"
+
+
+def _priced(of: Filter, *matchers: str) -> str:
+    return q.total(q.select(rules.TOKEN_COST, (*of.any_span(), *matchers)), ("currency",))
+
+
 def _costs(of: Filter, turns: str) -> tuple[Panel, ...]:
-    tokens, discarded = n.GEN_AI_USAGE_OUTPUT_TOKENS, f"span.{n.VOICE_GENERATION_DISCARDED} = true"
+    discarded = q.is_(n.VOICE_GENERATION_DISCARDED, "true")
+    written = (*of.any_span(), q.is_(n.GEN_AI_TOKEN_TYPE, "output"))
     characters = _total(of, n.SPAN_TTS, n.VOICE_TEXT_LENGTH)
     return (
         c.count(
@@ -425,12 +441,19 @@ def _costs(of: Filter, turns: str) -> tuple[Panel, ...]:
             "none",
             width=12,
         ),
-        p.trace_lines(
+        p.lines(
             "Tokens thrown away",
-            f"Output tokens of all generations, and of those discarded before they were heard. {NEEDS_TEMPO}",
-            {"all": _total(of, n.SPAN_LLM, tokens), "discarded": _total(of, n.SPAN_LLM, tokens, discarded)},
+            "Share of the tokens that models wrote in advance and nobody heard.",
+            _part(_tokens(written, discarded), _tokens(written)),
+            "percentunit",
+            by=(c.MODEL,),
+        ),
+        p.lines(
+            "Cost of what was thrown away",
+            f"Per hour, for tokens written in advance that nobody heard. {_PRICED}.",
+            f"3600 * ({_priced(of, discarded)} or 0 * {_priced(of)})",
             "none",
-            width=12,
+            by=("currency",),
         ),
     )
 
