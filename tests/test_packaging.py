@@ -38,10 +38,12 @@ OPTIONAL = ("fastapi", "grpc", "openai", "prometheus_client", "psutil", "pynvml"
             "structlog", "uvicorn", "websockets")  # fmt: skip
 
 # What only works with an extra.
-OPTIONAL_PARTS = ("client", "demo", "integrations", "local", "render.py", "stack", "stagemap", "testing.py")
+OPTIONAL_PARTS = (
+    "client", "demo", "integrations", "local", "metrics/scrape.py", "render.py", "stack", "stagemap", "testing.py"
+)  # fmt: skip
 
 # What an integration imports of the framework that it is for: it is not loaded without it, and no extra brings it.
-FRAMEWORKS = {"livekit": ("livekit",), "pipecat": ("loguru", "pipecat")}
+FRAMEWORKS = {"livekit": ("livekit",), "openai_agents": ("agents",), "pipecat": ("loguru", "pipecat")}
 
 NO_NETWORK = """
 import socket
@@ -344,10 +346,8 @@ def test_imports_are_required(metadata: Distribution) -> None:
     ever = {canonicalize_name(each.name) for each in required(metadata, extras)} | {"pytest"}  # it loads testing.py
     missing = []
     for path in sorted((ROOT / "src/voicespan").rglob("*.py")):
-        tree, optional = (
-            ast.parse(path.read_text()),
-            path.relative_to(ROOT / "src/voicespan").parts[0] in OPTIONAL_PARTS,
-        )
+        tree, place = ast.parse(path.read_text()), path.relative_to(ROOT / "src/voicespan")
+        optional = any(place.is_relative_to(part) for part in OPTIONAL_PARTS)
         loaded = set() if optional else imported(tree, deep=False)
         missing += [(path.name, name) for name in loaded if not providers(name, always)]
         own = FRAMEWORKS.get(path.parent.name, ())

@@ -10,7 +10,6 @@ from voicespan.version import __version__
 if TYPE_CHECKING:
     from voicespan.client.endpoint import client_reports
     from voicespan.distro import setup_tracing
-    from voicespan.metrics import counter, histogram
     from voicespan.sessions import Session, current_session, current_turn, session
     from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
     from voicespan.turn import Turn
@@ -26,10 +25,8 @@ __all__ = (
     "Turn",
     "__version__",
     "client_reports",
-    "counter",
     "current_session",
     "current_turn",
-    "histogram",
     "session",
     "setup_tracing",
 )
@@ -37,7 +34,6 @@ __all__ = (
 _ROOMS = {
     "voicespan.client.endpoint": ("client_reports",),
     "voicespan.distro": ("setup_tracing",),
-    "voicespan.metrics": ("counter", "histogram"),
     "voicespan.sessions": ("Session", "current_session", "current_turn", "session"),
     "voicespan.stage": ("Asr", "Llm", "Realtime", "Stage", "Tool", "Tts"),
     "voicespan.turn": ("Turn",),

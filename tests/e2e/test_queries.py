@@ -50,6 +50,7 @@ EMPTY = {
     "TelemetryPipelineDown": NOBODY_GONE,
     "WorkerUnavailable": NOBODY_GONE,
     "ServiceDown": NOBODY_GONE,
+    "CollectorDown": NOBODY_GONE,
     "LatencyAnomaly": "it takes an hour to know what is usual",
     "voicespan-operations / Active alerts": "alerts wait for minutes before they fire",
 }

@@ -496,7 +496,7 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         page.locator("#clear").click()
         page.locator("#filter-stage").select_option("llm")
         page.locator("input[name=over]").fill("500")
-        expect_count(page, "#list tbody tr", 2)
+        expect_count(page, "#list tbody tr", 3)
         assert "stage=llm&over=500" in page.url
         page.locator("input[name=over]").fill("")
         expect_count(page, "#list tbody tr", 4)
