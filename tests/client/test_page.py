@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,10 +230,11 @@ HEAR = """async ({ traceparent, delay, length }) => {
       return true; } });`;
   await context.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const ear = new AudioWorkletNode(context, "ear");
-  let first, last;
+  let first, last, stamp;
   ear.port.onmessage = ({ data: [at, begin, end] }) => {
     if (begin < 0) return;
     first ??= at + begin / context.sampleRate;
+    stamp ??= context.getOutputTimestamp();
     last = at + (end + 1) / context.sampleRate;
   };
   out.connect(ear); ear.connect(context.destination); out.connect(context.destination);
@@ -242,9 +244,11 @@ HEAR = """async ({ traceparent, delay, length }) => {
   tone.connect(out);
   tone.start(context.currentTime + delay); tone.stop(context.currentTime + delay + length);
   await new Promise((done) => setTimeout(done, (delay + length + 1.2) * 1000));
-  const { contextTime, performanceTime } = context.getOutputTimestamp();
-  const outside = (at) => performance.timeOrigin + performanceTime + (at - contextTime) * 1000;
-  return { first: outside(first), last: outside(last), origin: performance.timeOrigin, turns: tracker.metrics().turns };
+  const end = context.getOutputTimestamp();
+  const outside = (at, { contextTime, performanceTime }) =>
+    performance.timeOrigin + performanceTime + (at - contextTime) * 1000;
+  return { first: outside(first, end), last: outside(last, end), stalled: outside(first, end) - outside(first, stamp),
+    origin: performance.timeOrigin, turns: tracker.metrics().turns };
 }"""
 
 
@@ -252,11 +256,14 @@ HEAR = """async ({ traceparent, delay, length }) => {
 @pytest.mark.covers("A-M11", "A-M07")
 def test_playback_is_when_sound_leaves(page: Page, service: Service) -> None:
     """What the turn says was heard agrees with a recording of the page's output within 20 ms, at the server's clock."""
-    with voicespan.session(transport="websocket") as session:
-        turn = session.agent_turn(trigger="greeting")
-        turn.audio_sent(0.8)
-        heard = page.evaluate(HEAR, {"traceparent": turn.traceparent, "delay": 0.4, "length": 0.6})
-        wait_for(lambda: turn.record.playback.stopped_ns)
+    for _ in range(3):
+        with voicespan.session(transport="websocket") as session:
+            turn = session.agent_turn(trigger="greeting")
+            turn.audio_sent(0.8)
+            heard = page.evaluate(HEAR, {"traceparent": turn.traceparent, "delay": 0.4, "length": 0.6})
+            wait_for(partial(getattr, turn.record.playback, "stopped_ns"))
+        if abs(heard["stalled"]) < 5:
+            break  # else the page's audio stood still in between, and its recording is no measure
     finished = service.finished(turn.trace_id)
     playback = next(span for span in finished.spans if span.name == n.SPAN_PLAYBACK)
     start = next(span for span in finished.spans if span.name == n.SPAN_PLAYBACK_START)
