@@ -183,6 +183,7 @@ class Turns(Calls):
         with turn.realtime(model="speech-1") as realtime:
             voice.clock.advance(ms=response_ms * 0.6)
             realtime.audio(1.0)
+        voice.clock.advance(ms=8)
         turn.audio_sent(1.0)
         voice.clock.advance(ms=40)
         turn.audio_heard()
