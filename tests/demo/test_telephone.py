@@ -8,6 +8,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from voicespan.clock import RemoteClock
@@ -18,6 +19,8 @@ from .sounds import tone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.e2e  # a telephone keeps real time
 
 OFFSET_NS = 10**15
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
