@@ -1,7 +1,8 @@
-"""From closed turns to ordinary OpenTelemetry spans, on a thread of its own, so that a mark costs its caller no span.
+"""From closed turns to OpenTelemetry spans, on a thread of its own, so that a mark costs its caller no span.
 
 The spans go through a tracer of the global provider: samplers, limits, span processors and exporters of anybody see
-what they would see from hand-written instrumentation.
+what they would see from hand-written instrumentation. Where nobody would, a turn is written at once as what leaves the
+process in the end (`sdk/direct.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from voicespan.metrics import instruments
 from voicespan.metrics.calls import calls
 from voicespan.metrics.loop import watch_loop
 from voicespan.metrics.turns import detected, measure
+from voicespan.sdk.direct import Direct
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -104,9 +106,12 @@ class SpanEmitter:
         # The tracer is ours alone, and both are public attributes of it.
         self._tracer.id_generator = self._ids
         self._tracer.sampler = _Decided()
+        self._direct = Direct(provider, self._tracer)
 
     def emit(self, turn: FinishedTurn) -> None:
-        """Start and end every span of the turn, with its own ids and times."""
+        """Write the turn, or start and end every span of it, with its own ids and times."""
+        if self._direct.take(turn):
+            return
         self._ids.trace_id = turn.trace_id
         for span in turn.spans:
             self._emit(turn, span)

@@ -1,8 +1,12 @@
-"""A finished turn as plain data: what the turn model gives, what every exporter, view and test reads."""
+"""A finished turn as plain data: what the turn model gives, what every exporter, view and test reads.
+
+Nobody changes it once the turn is finished. Spans and events are not frozen for one reason: making a frozen one takes
+three times as long, and every turn makes a dozen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +23,7 @@ class SpanContext:
     span_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Something that happened at one moment; `time_ns` is Unix time in nanoseconds."""
 
@@ -36,7 +40,7 @@ class Link:
     attributes: Attributes = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishedSpan:
     """One span of a finished turn. Times are Unix time in nanoseconds; `parent_id` is None for the root."""
 
@@ -48,9 +52,9 @@ class FinishedSpan:
     kind: Kind = "internal"
     error: str | None = None
     """The status message of a failed span (may be empty); None when the span did not fail."""
-    attributes: Attributes = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
-    links: tuple[Link, ...] = ()
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    links: Sequence[Link] = ()
 
     @property
     def duration_ns(self) -> int:

@@ -10,13 +10,13 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from voicespan.diagnostics import Counters, counters, number, say
 from voicespan.sdk.latch import Latch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -31,20 +31,28 @@ RETRY_S = 1.0
 
 NO_ANSWER = "no answer in time"
 _NO_THREAD = "no thread could be started"
+_MORE = "more"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`queue`: items that may wait; `batch`: items of one request; `delay_s`: how long a batch waits to be full."""
+    """`queue`: how many may wait; `batch`: how many go into one request; `delay_s`: how long it waits to be full.
+
+    `size`: a request of so many bytes is full too, as far as the size of what it takes is known.
+    """
 
     queue: int = 2048
     batch: int = 64
     delay_s: float = 0.2
+    size: int = 1 << 20
 
     @classmethod
-    def read(cls, environ: Mapping[str, str], prefix: str) -> Limits:
-        """Read `OTEL_BSP_*` or `OTEL_BLRP_*`, as `prefix` says; what is no number is said and ignored."""
-        standard = cls()
+    def read(cls, environ: Mapping[str, str], prefix: str, *, batch: int = 64) -> Limits:
+        """Read `OTEL_BSP_*` or `OTEL_BLRP_*`, as `prefix` says; what is no number is said and ignored.
+
+        `batch` is the size of a batch where the environment sets none.
+        """
+        standard = cls(batch=batch)
         queue = _positive(environ, f"{prefix}_MAX_QUEUE_SIZE", standard.queue)
         batch = _positive(environ, f"{prefix}_MAX_EXPORT_BATCH_SIZE", standard.batch)
         delay_ms = _positive(environ, f"{prefix}_SCHEDULE_DELAY", round(standard.delay_s * 1000))
@@ -67,6 +75,16 @@ class Refusal:
 
     reason: str
     passing: bool = False
+
+
+class Weight(NamedTuple):
+    """How many one item stands for, and its size in bytes where that is known."""
+
+    count: int = 1
+    size: int = 0
+
+
+_ONE = Weight()
 
 
 class Sender(Protocol[Item_contra]):
@@ -94,8 +112,16 @@ class Batcher(Generic[Item]):
     The child of a fork begins empty; its thread is started with the first item.
     """
 
-    def __init__(self, sender: Sender[Item], limits: Limits, what: str) -> None:
+    def __init__(
+        self,
+        sender: Sender[Item],
+        limits: Limits,
+        what: str,
+        weigh: Callable[[Item], Weight] = lambda _: _ONE,
+    ) -> None:
+        """Queue items for the sender; `what` is the noun for what is counted, and `weigh` says how many an item is."""
         self.what = what
+        self._weigh = weigh
         self._sender = sender
         self._limits = limits
         self._begin()
@@ -107,6 +133,8 @@ class Batcher(Generic[Item]):
         self.counts = Counters()
         self.reason = ""
         self._queue: deque[Item] = deque()
+        self._more = Counters()
+        """By how much what is queued is more than its items."""
         self._flushes: deque[_Flush] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._finished = Latch()
@@ -135,11 +163,13 @@ class Batcher(Generic[Item]):
         if self._closing:
             self._count(LATE)
             return
-        queue = self._queue
-        queue.append(item)
+        count = self._weigh(item).count
+        self._queue.append(item)
+        if count > 1:
+            self._more.add(_MORE, count - 1)
         if self._thread is None:
             self._start()
-        length = len(queue)
+        length = self._length
         if length > self._limits.queue:
             self._drop_oldest()
         elif self._asleep:
@@ -179,6 +209,10 @@ class Batcher(Generic[Item]):
         return self.unsent == 0
 
     @property
+    def _length(self) -> int:
+        return len(self._queue) + self._more.get(_MORE)
+
+    @property
     def used(self) -> bool:
         """Whether there ever was an item."""
         return self._thread is not None or bool(self._queue)
@@ -187,7 +221,7 @@ class Batcher(Generic[Item]):
     def unsent(self) -> int:
         """Items that are queued or on their way, or could not be sent after `close`."""
         failed = self.counts.get(FAILED) - self._failed_before_close if self._closing else 0
-        return len(self._queue) + self._in_flight + failed
+        return self._length + self._in_flight + failed
 
     def _start(self) -> None:
         with self._start_lock:
@@ -241,7 +275,7 @@ class Batcher(Generic[Item]):
 
     def _fill(self) -> None:
         self._full = False
-        if len(self._queue) >= self._limits.batch or self._closing or self._flushes:
+        if self._length >= self._limits.batch or self._closing or self._flushes:
             return
         with suppress(Empty):
             self._wake.get(timeout=self._limits.delay_s)
@@ -250,7 +284,7 @@ class Batcher(Generic[Item]):
         """Send one batch and further full ones, or `everything` that is queued now; return whether all were sent."""
         left = len(self._queue) if everything else 1
         all_sent = True
-        while self._queue and (left > 0 or len(self._queue) >= self._limits.batch):
+        while self._queue and (left > 0 or self._length >= self._limits.batch):
             batch = self._take()
             left -= len(batch)
             refusal = self._send(batch)
@@ -263,22 +297,35 @@ class Batcher(Generic[Item]):
 
     def _take(self) -> list[Item]:
         batch: list[Item] = []
+        room, size = self._limits.batch, self._limits.size
         with suppress(IndexError):  # the queue is short, or a caller has just dropped the oldest
-            while len(batch) < self._limits.batch:
-                batch.append(self._queue.popleft())
+            while room > 0 and size > 0:
+                if batch and self._weigh(self._queue[0]).count > room:
+                    break
+                item = self._queue.popleft()
+                weight = self._out(item)
+                batch.append(item)
+                room, size = room - weight.count, size - weight.size
         return batch
 
+    def _out(self, item: Item) -> Weight:
+        """Take note that an item has left the queue; return how much that was."""
+        weight = self._weigh(item)
+        if weight.count > 1:
+            self._more.add(_MORE, 1 - weight.count)
+        return weight
+
     def _send(self, batch: list[Item]) -> Refusal | None:
-        self._in_flight = len(batch)
+        self._in_flight = count = sum(self._weigh(item).count for item in batch)
         try:
             refusal = self._sender.send(batch)
         except Exception as error:
             refusal = Refusal(repr(error))
         if refusal is None:
-            self._count(SENT, len(batch))
+            self._count(SENT, count)
             self._taken()
         else:
-            self._not_taken(batch, refusal)
+            self._not_taken(batch, count, refusal)
         self._in_flight = 0
         return refusal
 
@@ -288,27 +335,28 @@ class Batcher(Generic[Item]):
             self._refused, self.reason = False, ""
             say(f"export.{self.what}.taken", f"{self.target} takes {self.what}s again; lost meanwhile: {lost}")
 
-    def _not_taken(self, batch: list[Item], refusal: Refusal) -> None:
+    def _not_taken(self, batch: list[Item], count: int, refusal: Refusal) -> None:
         if not self._gave_up:  # else the reason is only that the request was aborted
             self.reason = refusal.reason
         if not self._refused:
             self._refused, self._lost_before = True, self.counts.get(DROPPED) + self.counts.get(FAILED)
         if not refusal.passing:
-            self._count(FAILED, len(batch))
+            self._count(FAILED, count)
             return
         self._queue.extendleft(reversed(batch))
+        self._more.add(_MORE, count - len(batch))
         self._drop_oldest()
         if not self._closing:
             kept = f"up to {self._limits.queue} are kept until it does"
             say(f"export.{self.what}.refused", f"{self.target} takes no {self.what}s ({refusal.reason}): {kept}")
 
     def _drop_oldest(self) -> None:
-        while len(self._queue) > self._limits.queue:
+        while self._length > self._limits.queue and len(self._queue) > 1:
             try:
-                self._queue.popleft()
+                item = self._queue.popleft()
             except IndexError:
                 return
-            self._count(DROPPED)
+            self._count(DROPPED, self._out(item).count)
 
     def _count(self, name: str, count: int = 1) -> None:
         self.counts.add(name, count)

@@ -1,4 +1,7 @@
-"""Sends spans, log records and metrics with the SDK's own exporters, and knows why something was not sent."""
+"""Sends spans, log records and metrics with the SDK's own exporters, and knows why something was not sent.
+
+Spans for OTLP over HTTP are encoded here, and the exporter only posts the body: `BodySender`. Turns come as bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import logging
 import os
 import re
 import threading
+import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
@@ -18,7 +22,7 @@ from voicespan import settings
 from voicespan.diagnostics import counters, say
 from voicespan.guard import swallowed
 from voicespan.sdk import scrub
-from voicespan.sdk.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal
+from voicespan.sdk.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal, Weight
 from voicespan.sdk.endpoint import is_loopback
 from voicespan.sdk.shutdown import close, leaving
 from voicespan.version import __version__
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from voicespan.sdk.wire import Frame
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
@@ -101,8 +107,8 @@ class ExporterSender(Generic[Item_contra]):
     ) -> None:
         self.target = target
         # What was said stays on this machine, whoever asked for it.
-        content = settings.current().content and is_loopback(urlsplit(target).hostname or "")
-        self._scrub = partial(scrub, content=content)
+        self.content = settings.current().content and is_loopback(urlsplit(target).hostname or "")
+        self._scrub = partial(scrub, content=self.content)
         self._exporter = exporter
         self._remake = remake
         self._pid = os.getpid()
@@ -111,17 +117,20 @@ class ExporterSender(Generic[Item_contra]):
 
     def send(self, batch: Sequence[Item_contra]) -> Refusal | None:
         """Send the batch; return None, or why it was not sent."""
+        try:
+            clean = self._scrub(batch)
+        except Exception as error:  # what could not be redacted does not leave
+            return Refusal(f"redaction failed: {type(error).__name__}: {error}", passing=False)
+        self._begin()
+        return self._why.of(self._exporter.export(clean))
+
+    def _begin(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             if self._remake is not None:
                 self._exporter = self._remake()
                 self._why = Why(self._exporter)
-        try:
-            clean = self._scrub(batch)
-        except Exception as error:  # what could not be redacted does not leave
-            return Refusal(f"redaction failed: {type(error).__name__}: {error}", passing=False)
         self._why.begin()
-        return self._why.of(self._exporter.export(clean))
 
     def hurry(self) -> None:
         """Retry no more where nobody listens."""
@@ -132,6 +141,79 @@ class ExporterSender(Generic[Item_contra]):
         if not self._closed:
             self._closed = True
             self._exporter.shutdown()
+
+
+class Written(NamedTuple):
+    """The spans of one turn as bytes, redacted: fields of the `ScopeSpans` that the frame stands for."""
+
+    frame: Frame
+    spans: bytes
+    count: int
+
+
+def weigh(item: ReadableSpan | Written) -> Weight:
+    """Return how many spans an item of the queue is."""
+    return Weight(item.count, len(item.spans)) if isinstance(item, Written) else _A_SPAN
+
+
+_A_SPAN = Weight()
+_PIECE = 64
+"""So many spans are encoded at a time: about a millisecond in which no other thread runs."""
+
+
+class BodySender(ExporterSender["ReadableSpan | Written"]):
+    """Makes the body of the request and has the exporter of OTLP over HTTP post it, which does all the rest.
+
+    What is posted, and what came of it, is in one place: `post`.
+    """
+
+    BATCH = 512
+    """Turns come as bytes, and spans are encoded in pieces: what goes into one request holds nobody up."""
+
+    @staticmethod
+    def fits(exporter: object) -> bool:
+        """Whether the exporter is the SDK's own for OTLP over HTTP, and posts bodies as we know it does."""
+        kind = type(exporter)
+        return (
+            kind.__module__ == "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+            and kind.__name__ == "OTLPSpanExporter"
+            and callable(getattr(getattr(exporter, "_client", None), "export", None))
+            and os.environ.get("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "").strip().lower() != "true"
+        )
+
+    def send(self, batch: Sequence[ReadableSpan | Written]) -> Refusal | None:
+        """Send the batch; return None, or why it was not sent."""
+        try:
+            body = self.body(batch)
+        except Exception as error:  # what could not be redacted does not leave
+            return Refusal(f"redaction or encoding failed: {type(error).__name__}: {error}", passing=False)
+        return self.post(body)
+
+    def body(self, batch: Sequence[ReadableSpan | Written]) -> bytes:
+        """Return an `ExportTraceServiceRequest` with the batch."""
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+        turns: dict[Frame, list[bytes]] = {}
+        spans: list[ReadableSpan] = []
+        for item in batch:
+            if isinstance(item, Written):
+                turns.setdefault(item.frame, []).append(item.spans)
+            else:
+                spans.append(item)
+        parts = [frame.around(written) for frame, written in turns.items()]
+        for start in range(0, len(spans), _PIECE):
+            parts.append(encode_spans(self._scrub(spans[start : start + _PIECE])).SerializePartialToString())
+            time.sleep(0)
+        return b"".join(parts)
+
+    def post(self, body: bytes) -> Refusal | None:
+        """Post the body of a request; return None, or why it was not taken."""
+        self._begin()
+        exporter: Any = self._exporter
+        most = getattr(exporter, "_max_request_size", 0)
+        if 0 < most < len(body):
+            return Refusal(f"the request has {len(body)} bytes, more than the {most} that the exporter sends")
+        return None if exporter._client.export(body).success else self._why.refusal()  # noqa: SLF001
 
 
 class Why:
@@ -158,8 +240,10 @@ class Why:
 
     def of(self, result: object) -> Refusal | None:
         """Return why an export with this result failed, None when it did not."""
-        if getattr(result, "name", "SUCCESS") != "FAILURE":
-            return None
+        return self.refusal() if getattr(result, "name", "SUCCESS") == "FAILURE" else None
+
+    def refusal(self) -> Refusal:
+        """Return why the export has failed."""
         return Refusal(self.reason or "the exporter does not say why", self._passing)
 
     def hurry(self) -> None:
@@ -258,8 +342,13 @@ class BatchProcessor(SpanProcessor):
         remake: Callable[[], SpanExporter] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        sender = ExporterSender["ReadableSpan"](exporter, target or type(exporter).__name__, remake, scrub=scrub.spans)
-        self.batcher = Batcher(sender, limits or Limits.read(os.environ, "OTEL_BSP"), "span")
+        self.takes_turns = BodySender.fits(exporter)
+        """Whether it takes what a `wire.Writer` wrote, beside the spans of the SDK."""
+        make: type[ExporterSender[ReadableSpan | Written]] = BodySender if self.takes_turns else ExporterSender
+        sender = make(exporter, target or type(exporter).__name__, remake, scrub=scrub.spans)
+        self.content = sender.content
+        limits = limits or Limits.read(os.environ, "OTEL_BSP", batch=BodySender.BATCH if self.takes_turns else 64)
+        self.batcher = Batcher(sender, limits, "span", weigh)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing: only ended spans are sent."""
@@ -269,6 +358,10 @@ class BatchProcessor(SpanProcessor):
         context = span.context
         if context is not None and context.trace_flags.sampled:
             self.batcher.put(span)
+
+    def take_turn(self, turn: Written) -> None:
+        """Queue a turn that is written already; for one that `takes_turns`."""
+        self.batcher.put(turn)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what is queued; return whether all of it was sent within the time."""

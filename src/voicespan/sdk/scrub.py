@@ -37,10 +37,15 @@ def attributes(given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     changed = {
         key: clean
         for key, value in given.items()
-        if (clean := redact_identity(value) if key in _IDENTITIES and isinstance(value, str) else _clean(value))
-        is not value
+        if (clean := text(key, value) if isinstance(value, str) else _clean(value)) is not value
     }
     return {**given, **changed} if changed else given
+
+
+def text(key: str, value: str) -> str:
+    """Return the text of an attribute, redacted; the same object where there was nothing to redact."""
+    clean = redact_identity(value) if key in _IDENTITIES else redact(value)
+    return value if clean == value else clean
 
 
 def _unsaid(given: Mapping[str, Any] | None, *, whole: bool = False) -> Mapping[str, Any] | None:
