@@ -240,6 +240,11 @@ def proves_run_ui() -> None:
     assert '"run", "--ui"' in (ROOT / "tests/local/test_beside.py").read_text()
 
 
+def proves_spool() -> None:
+    """tests/processes/test_spool.py starts services with that variable, and looks at what they leave."""
+    assert "VOICESPAN_SPOOL_DIR=" in (ROOT / "tests/processes/test_spool.py").read_text()
+
+
 def proves_run_name() -> None:
     """tests/processes/test_start.py starts a service with `VOICESPAN_RUN`; the rest of the line has a proof already."""
     assert "VOICESPAN_RUN=" in (ROOT / "tests/processes/test_start.py").read_text()
@@ -280,6 +285,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"VOICESPAN_RUN=\S+ voicespan run --ui -- python bot\.py": proves_run_name,
     r"voicespan run --ui --content -- python bot\.py|voicespan demo --content": proves_content,
     r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
+    r"VOICESPAN_SPOOL_DIR=\S+ OTEL_\w+=\S+ voicespan run -- python bot\.py": proves_spool,
     r"voicespan (export (last|--all) -o \w+\.json|import \w+\.json)": proves_transfer,
     r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,
 }

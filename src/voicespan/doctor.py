@@ -9,14 +9,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from voicespan import choice, settings
+from voicespan.diagnostics import number
 from voicespan.distro import set_defaults
 from voicespan.sdk import resource
 from voicespan.sdk.exporters import makers
+from voicespan.sdk.spool import Spool
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ _SAME_VERSION = _PACKAGES[:4]
 _SET_PROVIDERS = ("ddtrace", "langfuse", "logfire", "openlit", "arize-phoenix-otel", "traceloop-sdk")
 
 _PROBE_TIMEOUT_S = "3"
+_NEARLY_FULL = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,26 @@ def _settings(environ: Mapping[str, str]) -> Iterator[Check]:
         yield Check("settings", "warn", "VOICESPAN_DISABLED=true: nothing is recorded", "unset it")
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         yield Check("settings", "warn", "OTEL_SDK_DISABLED=true: nothing is recorded", "unset it")
+    if read.spool_dir:
+        yield _spool(Path(read.spool_dir) / "traces", int(read.spool_mib * 1024 * 1024))
+
+
+def _spool(folder: Path, max_bytes: int) -> Check:
+    """Say what waits on disk; whether more could be kept there is tried."""
+    spool = Spool(folder, max_bytes)
+    try:
+        items, size = spool.content()
+        spool.check()
+    except OSError as error:
+        return Check("spool", "fail", f"{folder} cannot be written ({error.strerror}): nothing is kept on disk",
+                     "give the service's user a folder of its own, VOICESPAN_SPOOL_DIR=...")  # fmt: skip
+    if not items:
+        return Check("spool", "ok", f"{folder}: nothing waits")
+    message = f"{number(items, 'span')} wait in {folder} ({size / 1024 / 1024:.1f} of {max_bytes / 1024 / 1024:g} MiB)"
+    if size > max_bytes * _NEARLY_FULL:
+        return Check("spool", "warn", f"{message}: nearly full, then the newest replace the oldest",
+                     "see why nobody takes them, below, or raise VOICESPAN_SPOOL_MIB")  # fmt: skip
+    return Check("spool", "ok", f"{message}: sent with the next start of a service")
 
 
 def _obstacles(environ: Mapping[str, str]) -> Iterator[Check]:

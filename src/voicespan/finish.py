@@ -88,9 +88,7 @@ class _Finisher:
         self._barge_in()
         self._root(spoken=spoken)
         self.spans.sort(key=_START)
-        return FinishedTurn(
-            record.trace_id, record.session_id, (self.root, *self.spans), sampled=record.sampled
-        )
+        return FinishedTurn(record.trace_id, record.session_id, (self.root, *self.spans), sampled=record.sampled)
 
     def _add(
         self,
@@ -375,7 +373,9 @@ def _stage_span(record: TurnRecord, stage: StageRecord, new_span_id: Callable[[]
         "client" if stage.remote else "internal",
         error,
         attributes,
-        tuple(sorted([Event(name, at_ns + offset_ns, its) for name, at_ns, its in events], key=_TIME)) if events else (),
+        tuple(sorted([Event(name, at_ns + offset_ns, its) for name, at_ns, its in events], key=_TIME))
+        if events
+        else (),
     )
 
 

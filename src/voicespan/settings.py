@@ -140,6 +140,19 @@ class Settings:
         False,
         "Adds the GenAI names that are still drafts (`gen_ai.operation.name` of the voice stages).",
     )
+    spool_dir: str | None = _variable(
+        "SPOOL_DIR",
+        TEXT,
+        None,
+        "A folder in which spans are kept that cannot be sent, also over the end of the process; they are sent later, "
+        "marked `voicespan.replayed`. Processes may share it.",
+    )
+    spool_mib: float = _variable(
+        "SPOOL_MIB",
+        Type("a number of MiB above 0", _number(above=0)),
+        256.0,
+        "The most that folder keeps, compressed; newer spans replace the oldest.",
+    )
     exit_timeout_s: float = _variable(
         "EXIT_TIMEOUT_S",
         DURATION_S,

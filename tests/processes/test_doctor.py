@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from voicespan.sdk.spool import Spool
 
 from .receiver import Receiver, black_hole, nobody
 from .service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CHOSEN = {"OTEL_PYTHON_DISTRO": "voicespan", "OTEL_PYTHON_CONFIGURATOR": "voicespan"}
 DOCTOR = (sys.executable, "-c", "from voicespan.cli import main; main(prog_name='voicespan')", "doctor", "--json")
@@ -46,6 +50,21 @@ def test_all_is_well(receiver: Receiver) -> None:
     assert "opentelemetry-sdk 1." in report["versions"][1]
     assert f"{receiver.url}/v1/traces" in report["traces"][1]
     assert sorted(receiver.paths) == ["/v1/metrics", "/v1/traces"]
+
+
+def test_the_spool(receiver: Receiver, tmp_path: Path) -> None:
+    """What waits on disk is counted; a folder that cannot be written fails, and one that is nearly full warns."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "VOICESPAN_SPOOL_DIR": str(tmp_path)}
+    assert doctor(**environ)[1]["spool"][:2] == ("ok", f"{tmp_path}/traces: nothing waits")
+    Spool(tmp_path / "traces", 1 << 20).put(os.urandom(100_000), 12, 1)
+    assert doctor(**environ)[1]["spool"][1].startswith(f"12 spans wait in {tmp_path}/traces (0.1 of 256 MiB)")
+    verdict, message, remedy = doctor(**environ, VOICESPAN_SPOOL_MIB="0.1")[1]["spool"]
+    assert (verdict, "nearly full" in message, "VOICESPAN_SPOOL_MIB" in remedy) == ("warn", True, True)
+    (tmp_path / "file").write_text("")
+    code, report = doctor(**environ | {"VOICESPAN_SPOOL_DIR": str(tmp_path / "file")})
+    assert (code, report["spool"][0]) == (1, "fail")
+    assert "Not a directory" in report["spool"][1]
+    assert len(list(tmp_path.rglob("*.gz"))) == 1
 
 
 def test_nobody_listens() -> None:

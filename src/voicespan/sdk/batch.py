@@ -23,13 +23,22 @@ Item_contra = TypeVar("Item_contra", contravariant=True)
 
 DROPPED = "dropped"
 FAILED = "failed"
+KEPT = "kept"
 LATE = "after_shutdown"
+REPLAYED = "replayed"
 SENT = "sent"
 
 RETRY_S = 1.0
 """How long a target that refuses is left alone, after the attempts that the exporter makes by itself."""
 
 NO_ANSWER = "no answer in time"
+CLOSED = "connection closed by the peer"
+UNCERTAIN = frozenset({NO_ANSWER, CLOSED})
+"""After these nobody knows whether the batch was taken: kept and sent again, it may be there twice."""
+
+_KEEPING_SHARE = 0.25
+"""What is left of the time for the end, to write down what was not sent."""
+
 _NO_THREAD = "no thread could be started"
 _MORE = "more"
 
@@ -102,11 +111,33 @@ class Sender(Protocol[Item_contra]):
         """Abort what can be aborted; nothing is sent any more."""
 
 
+class Keeper(Protocol[Item_contra]):
+    """Keeps on disk what cannot be sent now. `keep` is called from any thread of ours, the rest from the sender's."""
+
+    place: str
+
+    def now_ns(self) -> int:
+        """Return a time of day that does not go back."""
+
+    def keep(self, batch: Sequence[Item_contra], count: int, taken_ns: int) -> None:
+        """Write a batch that was taken for sending at this time down; raises OSError where that fails."""
+
+    def waiting(self) -> bool:
+        """Return whether something may be there. Costs next to nothing."""
+
+    def replay(self, tried: Callable[[int, Refusal | None], None], go_on: Callable[[], bool]) -> Refusal | None:
+        """Send what is there, the oldest first, as long as `go_on` says so.
+
+        What was taken, or refused for good, is gone, and `tried` is told of how many that were. Returns None, or why
+        nothing is taken now.
+        """
+
+
 class Batcher(Generic[Item]):
     """Takes items from any thread and hands them to a sender.
 
-    What the sender refuses for the time being is kept and sent later. In a full queue the oldest are dropped. What is
-    dropped or refused for good is counted and said.
+    What the sender refuses for the time being is kept and sent later: by a keeper, and without one in the queue, where
+    the oldest are dropped when it is full. What is dropped or refused for good is counted and said.
 
     Nothing that is called from outside blocks (but `flush` and `wait`, for the time they are given) or raises.
     The child of a fork begins empty; its thread is started with the first item.
@@ -118,8 +149,10 @@ class Batcher(Generic[Item]):
         limits: Limits,
         what: str,
         weigh: Callable[[Item], Weight] = lambda _: _ONE,
+        keeper: Keeper[Item] | None = None,
     ) -> None:
         """Queue items for the sender; `what` is the noun for what is counted, and `weigh` says how many an item is."""
+        self._keeper = keeper
         self.what = what
         self._weigh = weigh
         self._sender = sender
@@ -128,6 +161,8 @@ class Batcher(Generic[Item]):
         if hasattr(os, "register_at_fork"):
             in_child = weakref.WeakMethod(self._begin_in_child)
             os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+        if keeper is not None and keeper.waiting():  # of a process before this one
+            self._start()
 
     def _begin(self) -> None:
         self.counts = Counters()
@@ -140,12 +175,16 @@ class Batcher(Generic[Item]):
         self._finished = Latch()
         self._start_lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._asleep = self._full = self._closing = self._gave_up = False
+        self._overflow: SimpleQueue[None] = SimpleQueue()
+        self._overflowing = False
+        self._on_its_way: list[list[Item]] = []
+        """The batch that is being sent; whoever takes it out has to see to it."""
+        self._asleep = self._full = self._closing = self._gave_up = self._away = False
         self._in_flight = 0
         self._reported = {DROPPED: 0, FAILED: 0}
         self._refused = False
         self._lost_before = 0
-        self._failed_before_close = 0
+        self._failed_before_close = self._kept_before_close = 0
 
     def _begin_in_child(self) -> None:
         worked = self._thread is not None
@@ -170,6 +209,9 @@ class Batcher(Generic[Item]):
         if self._thread is None:
             self._start()
         length = self._length
+        if self._keeper is not None and not self._overflowing and length > self._high:
+            self._overflowing = True
+            self._overflow.put(None)
         if length > self._limits.queue:
             self._drop_oldest()
         elif self._asleep:
@@ -193,20 +235,33 @@ class Batcher(Generic[Item]):
         """Take no more items and send what is queued; do not wait for it."""
         if self._closing:
             return
-        self._failed_before_close = self.counts.get(FAILED)
+        self._failed_before_close, self._kept_before_close = self.counts.get(FAILED), self.counts.get(KEPT)
         self._closing = True
         self._sender.hurry()
         self._wake.put(None)
 
     def wait(self, timeout_s: float) -> bool:
-        """After `close`: wait until all was tried, then give up; return whether all was sent."""
+        """After `close`: wait until all was tried, then give up; return whether all was sent, or is kept."""
         if self._thread is None:  # never used, or no thread could be started (at exit none can)
             self._drain(everything=True)
-        elif not self._finished.wait(timeout_s):
+        elif not self._finished.wait(timeout_s if self._keeper is None else timeout_s * (1 - _KEEPING_SHARE)):
             self.reason = self.reason or NO_ANSWER
             self._gave_up = True
+            self._keep_what_is_on_its_way()
+        self._overflow.put(None)
+        self._keep_all()
         self._sender.close()
         return self.unsent == 0
+
+    @property
+    def kept_at_end(self) -> int:
+        """Items that were kept on disk since `close`."""
+        return self.counts.get(KEPT) - self._kept_before_close if self._closing else 0
+
+    @property
+    def place(self) -> str:
+        """Where what cannot be sent is kept, empty where it is not."""
+        return self._keeper.place if self._keeper is not None else ""
 
     @property
     def _length(self) -> int:
@@ -215,7 +270,9 @@ class Batcher(Generic[Item]):
     @property
     def used(self) -> bool:
         """Whether there ever was an item."""
-        return self._thread is not None or bool(self._queue)
+        counted = self.counts.snapshot()
+        counted.pop(REPLAYED, None)  # of a process before this one
+        return bool(self._queue or self._in_flight or counted)
 
     @property
     def unsent(self) -> int:
@@ -234,6 +291,10 @@ class Batcher(Generic[Item]):
                 self.reason = _NO_THREAD
             else:
                 self._thread = thread
+            if self._keeper is not None and self._thread is not None:
+                with suppress(RuntimeError):  # then a full queue drops, as it does without a keeper
+                    overflow = f"voicespan-{self.what}-overflow"
+                    threading.Thread(target=self._keep_overflow, name=overflow, daemon=True).start()
 
     def _work(self) -> None:
         _suppress_instrumentation()
@@ -250,7 +311,8 @@ class Batcher(Generic[Item]):
         """Wait for items, then send them; return whether these were the last."""
         self._asleep = True
         if not (self._queue or self._closing or self._flushes):
-            self._wake.get()
+            with suppress(Empty):
+                self._wake.get(timeout=RETRY_S if self._keeps() else None)
         self._asleep = False
         self._fill()
         closing = self._closing
@@ -262,6 +324,10 @@ class Batcher(Generic[Item]):
         if closing:
             return True
         self._report()
+        if self._away:
+            self._keep_all()
+        elif sent:
+            sent = self._replay()
         if not sent:
             self._pause()
         return False
@@ -284,7 +350,7 @@ class Batcher(Generic[Item]):
         """Send one batch and further full ones, or `everything` that is queued now; return whether all were sent."""
         left = len(self._queue) if everything else 1
         all_sent = True
-        while self._queue and (left > 0 or self._length >= self._limits.batch):
+        while self._queue and not self._gave_up and (left > 0 or self._length >= self._limits.batch):
             batch = self._take()
             left -= len(batch)
             refusal = self._send(batch)
@@ -316,18 +382,28 @@ class Batcher(Generic[Item]):
         return weight
 
     def _send(self, batch: list[Item]) -> Refusal | None:
-        self._in_flight = count = sum(self._weigh(item).count for item in batch)
+        taken_ns = self._keeper.now_ns() if self._keeper is not None else 0
+        self._in_flight = count = self._weight(batch)
+        self._on_its_way.append(batch)
         try:
             refusal = self._sender.send(batch)
         except Exception as error:
             refusal = Refusal(repr(error))
+        try:
+            self._on_its_way.pop()
+        except IndexError:  # the end did not wait, and has kept it
+            return refusal
+        self._away = refusal is not None and refusal.passing
         if refusal is None:
             self._count(SENT, count)
             self._taken()
         else:
-            self._not_taken(batch, count, refusal)
+            self._not_taken(batch, count, refusal, taken_ns)
         self._in_flight = 0
         return refusal
+
+    def _weight(self, batch: Sequence[Item]) -> int:
+        return sum(self._weigh(item).count for item in batch)
 
     def _taken(self) -> None:
         if self._refused:
@@ -335,7 +411,7 @@ class Batcher(Generic[Item]):
             self._refused, self.reason = False, ""
             say(f"export.{self.what}.taken", f"{self.target} takes {self.what}s again; lost meanwhile: {lost}")
 
-    def _not_taken(self, batch: list[Item], count: int, refusal: Refusal) -> None:
+    def _not_taken(self, batch: list[Item], count: int, refusal: Refusal, taken_ns: int) -> None:
         if not self._gave_up:  # else the reason is only that the request was aborted
             self.reason = refusal.reason
         if not self._refused:
@@ -343,12 +419,103 @@ class Batcher(Generic[Item]):
         if not refusal.passing:
             self._count(FAILED, count)
             return
+        if self._keep(batch, count, taken_ns):
+            if refusal.reason in UNCERTAIN:
+                counters.add(f"{self.what}.maybe_twice", count)
+            self._say_refused(f"they are kept in {self.place} until it does")
+            return
         self._queue.extendleft(reversed(batch))
         self._more.add(_MORE, count - len(batch))
         self._drop_oldest()
+        self._say_refused(f"up to {self._limits.queue} are kept until it does")
+
+    def _say_refused(self, what_then: str) -> None:
         if not self._closing:
-            kept = f"up to {self._limits.queue} are kept until it does"
-            say(f"export.{self.what}.refused", f"{self.target} takes no {self.what}s ({refusal.reason}): {kept}")
+            say(f"export.{self.what}.refused", f"{self.target} takes no {self.what}s ({self.reason}): {what_then}")
+
+    # What is kept on disk
+
+    @property
+    def _high(self) -> int:
+        """Above so many the queue overflows: the sender is held up, or cannot keep up."""
+        return self._limits.queue * 3 // 4
+
+    def _keep(self, batch: list[Item], count: int, taken_ns: int) -> bool:
+        """Keep a batch on disk; return whether that is done with it, also where it cannot be encoded."""
+        if self._keeper is None or not batch:
+            return False
+        try:
+            self._keeper.keep(batch, count, taken_ns)
+        except OSError as error:
+            why = f"{error.strerror or error}"
+            say(f"export.{self.what}.keep", f"{self.what}s cannot be kept in {self.place} ({why})")
+            counters.add(f"{self.what}.not_kept", count)
+            return False
+        except Exception as error:
+            say(f"export.{self.what}.keep", f"{self.what}s cannot be kept: {error!r}")
+            self._count(FAILED, count)
+            return True
+        self._count(KEPT, count)
+        return True
+
+    def _keep_all(self) -> None:
+        """Keep everything that is queued, if there is a keeper that can."""
+        while self._queue and self._keep_next():
+            pass
+
+    def _keep_next(self) -> bool:
+        if self._keeper is None:
+            return False
+        batch, taken_ns = self._take(), self._keeper.now_ns()
+        count = self._weight(batch)
+        if self._keep(batch, count, taken_ns):
+            return True
+        self._queue.extendleft(reversed(batch))
+        self._more.add(_MORE, count - len(batch))
+        return False
+
+    def _keep_what_is_on_its_way(self) -> None:
+        """At the end: keep the batch that was sent and not answered. It may be there twice then, but not lost."""
+        if self._keeper is None:
+            return
+        try:
+            batch = self._on_its_way.pop()
+        except IndexError:
+            return
+        count = self._weight(batch)
+        if self._keep(batch, count, self._keeper.now_ns()):
+            counters.add(f"{self.what}.maybe_twice", count)
+            self._in_flight = 0
+
+    def _keep_overflow(self) -> None:
+        """Keep the oldest of a queue that overflows, from a thread of its own, as the sender may be held up."""
+        while True:
+            self._overflow.get()
+            if self._closing:
+                return
+            while self._length > self._limits.queue // 2 and self._keep_next():
+                pass
+            self._overflowing = False
+
+    def _keeps(self) -> bool:
+        return self._keeper is not None and self._keeper.waiting()
+
+    def _replay(self) -> bool:
+        """Send what is kept on disk while there is nothing else to do; return False where it is not taken now."""
+        if self._keeper is None or not self._keeper.waiting():
+            return True
+        before = self.counts.get(REPLAYED)
+        refusal = self._keeper.replay(
+            lambda count, refusal: self._count(FAILED if refusal else REPLAYED, count),
+            lambda: not (self._closing or self._flushes or self._length >= self._limits.batch),
+        )
+        if refusal is not None:
+            self.reason = refusal.reason
+            return False
+        self._taken()
+        if replayed := self.counts.get(REPLAYED) - before:
+            say(f"export.{self.what}.replayed", f"{number(replayed, self.what)} that were kept are sent", level="debug")
+        return True
 
     def _drop_oldest(self) -> None:
         while self._length > self._limits.queue and len(self._queue) > 1:
@@ -360,7 +527,7 @@ class Batcher(Generic[Item]):
 
     def _count(self, name: str, count: int = 1) -> None:
         self.counts.add(name, count)
-        if name != SENT:
+        if name not in {SENT, REPLAYED}:
             counters.add(f"{self.what}.{name}", count)
 
     def _report(self) -> None:

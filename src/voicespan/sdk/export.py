@@ -22,9 +22,23 @@ from voicespan import settings
 from voicespan.diagnostics import counters, say
 from voicespan.guard import swallowed
 from voicespan.sdk import scrub
-from voicespan.sdk.batch import DROPPED, FAILED, LATE, NO_ANSWER, SENT, Batcher, Limits, Refusal, Weight
+from voicespan.sdk.batch import (
+    CLOSED,
+    DROPPED,
+    FAILED,
+    LATE,
+    NO_ANSWER,
+    REPLAYED,
+    SENT,
+    Batcher,
+    Limits,
+    Refusal,
+    Weight,
+)
 from voicespan.sdk.endpoint import is_loopback
 from voicespan.sdk.shutdown import close, leaving
+from voicespan.sdk.spool import DAMAGED, REPLACED
+from voicespan.sdk.spooler import spooler
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -35,13 +49,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from voicespan.sdk.spool import Spool
     from voicespan.sdk.wire import Frame
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 REFUSED = "connection refused"
 UNKNOWN_HOST = "unknown host name"
-CLOSED = "connection closed by the peer"
 UNTRUSTED = "its certificate is not trusted"
 _HOPELESS = frozenset({REFUSED, UNKNOWN_HOST, UNTRUSTED})
 _PASSING = _HOPELESS | {CLOSED, NO_ANSWER}
@@ -70,7 +84,7 @@ _PLAIN = (
     ),
     (
         re.compile(r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed"),
-        "connection closed by the peer",
+        CLOSED,
     ),
 )
 _REASON = re.compile(
@@ -348,7 +362,8 @@ class BatchProcessor(SpanProcessor):
         sender = make(exporter, target or type(exporter).__name__, remake, scrub=scrub.spans)
         self.content = sender.content
         limits = limits or Limits.read(os.environ, "OTEL_BSP", batch=BodySender.BATCH if self.takes_turns else 64)
-        self.batcher = Batcher(sender, limits, "span", weigh)
+        self.spooler = spooler(sender)
+        self.batcher = Batcher(sender, limits, "span", weigh, self.spooler)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing: only ended spans are sent."""
@@ -432,20 +447,25 @@ class MetricSender(MetricExporter):
         self._exporter.shutdown(timeout_millis, **kwargs)
 
 
-def count_processed(batcher: Batcher[Any]) -> None:
-    """Report what the batcher sent and lost as `otel.sdk.processor.span.processed`, by cause, at each collection."""
+def count_processed(batcher: Batcher[Any], spool: Spool | None = None) -> None:
+    """Report what was sent and what was lost, on disk too, as `otel.sdk.processor.span.processed`, by cause."""
     from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
     component = {"otel.component.type": "batching_span_processor", "otel.component.name": "voicespan"}
     errors = {
-        SENT: {},
         FAILED: {"error.type": "export_failed"},
         DROPPED: {"error.type": "queue_full"},
         LATE: {"error.type": "already_shutdown"},
     }
+    on_disk = {REPLACED: {"error.type": "spool_full"}, DAMAGED: {"error.type": "spool_damaged"}}
 
     def observe(_options: CallbackOptions) -> list[Observation]:
-        return [Observation(batcher.counts.get(name), component | error) for name, error in errors.items()]
+        counts = batcher.counts
+        seen = [Observation(counts.get(SENT) + counts.get(REPLAYED), component)]
+        seen += [Observation(counts.get(name), component | error) for name, error in errors.items()]
+        if spool is not None:
+            seen += [Observation(spool.counts.get(name), component | error) for name, error in on_disk.items()]
+        return seen
 
     get_meter("voicespan", __version__).create_observable_counter(
         "otel.sdk.processor.span.processed", [observe], "{span}", "Spans whose processing is over, sent or lost."

@@ -106,7 +106,7 @@ class _Starting:
         provider = TracerProvider(resource=self._resource, shutdown_on_exit=False, **_tracer_options())
         for maker in self._makers("traces"):
             processor = BatchProcessor(maker(), target=maker.target, remake=maker)
-            count_processed(processor.batcher)
+            count_processed(processor.batcher, processor.spooler.spool if processor.spooler else None)
             self._batchers.append(processor.batcher)
             provider.add_span_processor(processor)
         trace.set_tracer_provider(provider)

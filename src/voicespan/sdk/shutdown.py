@@ -153,8 +153,15 @@ class Shutdown:
         unsent += [
             f"the last metrics to {it.target} ({it.reason or NO_ANSWER})" for it in self._metric_targets if it.unsent
         ]
-        if unsent:
-            say("exit", f"at exit, not sent: {'; '.join(unsent)}")
+        kept = [
+            f"{number(it.kept_at_end, it.what)} in {it.place} ({it.reason or NO_ANSWER})"
+            for it in self._batchers
+            if it.kept_at_end
+        ]
+        said = [f"not sent: {'; '.join(unsent)}"] if unsent else []
+        said += [f"kept on disk, to be sent later: {'; '.join(kept)}"] if kept else []
+        if said:
+            say("exit", f"at exit, {', and '.join(said)}")
 
     def _end_spans(self) -> None:
         emit = sys.modules.get("voicespan.emit")

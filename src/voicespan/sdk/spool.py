@@ -83,6 +83,21 @@ class Spool:
         self._bytes += len(packed)
         self.counts.add(KEPT, items)
 
+    def content(self) -> tuple[int, int]:
+        """Return how many items wait, and how many bytes they take on disk."""
+        names = list(self._names())
+        return sum(map(_items, names)), sum(_size(self.folder / name) for name in names)
+
+    def check(self) -> None:
+        """Raise OSError if nothing can be kept."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tried = self.folder / f"check-{os.getpid()}{_UNFINISHED}"
+        try:
+            _write(tried, b"1")
+        finally:
+            with suppress(OSError):
+                tried.unlink()
+
     def waiting(self) -> bool:
         """Return whether a body is there."""
         return next(iter(self._names()), None) is not None
