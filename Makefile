@@ -1,6 +1,6 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench lock collector programs deploy stack clean
+.PHONY: help demo test lint format docs site bench lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
@@ -26,6 +26,9 @@ format: .venv/dev.stamp ## let ruff mend what it can
 docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings.md
 	$(BIN)/python -m voicespan.names > docs/names.md
 	$(BIN)/python -m voicespan.settings > docs/settings.md
+
+site: .venv/dev.stamp ## build the documentation as pages to read: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo build/site/index.html
 
 bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
 	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done

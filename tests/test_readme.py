@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,13 +31,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/collector.md", "docs/guide.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    "docs/collector.md",
+    "docs/guide.md",
+    "docs/index.md",
+    "docs/production.md",
+)
 
 
 def blocks(document: str, language: str) -> list[str]:
     """The fenced blocks of a document that are written in a language; those that name none have the language ""."""
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
-    return [text for found, text in fences if found == language]
+    fences = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", (ROOT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for found, text in fences if found == language]
 
 
 def snippets() -> list[Any]:
@@ -219,6 +228,12 @@ def proves_bench() -> None:
         compile(script.read_text(), script, "exec")
 
 
+def proves_site() -> None:
+    """`make site` builds the pages that test_site.py builds and looks at."""
+    assert "mkdocs build" in make("site")
+    assert '"mkdocs", "build"' in (ROOT / "tests/test_site.py").read_text()
+
+
 def proves_lock() -> None:
     """`make lock` is not run, since it needs the network; test_packaging.py holds its results to what they promise."""
     assert "scripts/lock" in make("lock")
@@ -279,8 +294,9 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make bench": proves_bench,
     r"make (collector|programs)": proves_programs,
     r"make lock": proves_lock,
-    r"pip install '\.\[ui,fastapi,grpc\]'": proves_pip,
-    r"voicespan (ui|turns|doctor|show [0-9a-f]{32})": proves_session,
+    r"make site": proves_site,
+    r"pip install '\.\[ui(,fastapi,grpc)?\]'": proves_pip,
+    r"voicespan (ui|turns( --sort response)?|doctor|show ([0-9a-f]{32}|last))": proves_session,
     r"voicespan run --ui -- python bot\.py": proves_run_ui,
     r"VOICESPAN_RUN=\S+ voicespan run --ui -- python bot\.py": proves_run_name,
     r"voicespan run --ui --content -- python bot\.py|voicespan demo --content": proves_content,
@@ -375,6 +391,8 @@ def test_the_readme_session(tmp_path: Path) -> None:
         shown = terminal.type(re.sub(r"[0-9a-f]{32}", listed[0]["trace_id"], show))
         assert shown.returncode == 0, shown.stderr
         assert "llm.ttft" in shown.stdout
+        assert terminal.type("voicespan show last").stdout == shown.stdout
+        assert listed[0]["trace_id"][:12] in terminal.type("voicespan turns --sort response").stdout
         assert terminal.type(export).stderr == "1 trace\n"
         assert listed[0]["trace_id"] in (tmp_path / "slow.json").read_text()
         # There is no host called collector here, so the address is the only word that changes.
