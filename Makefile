@@ -1,9 +1,11 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs site bench lock collector programs deploy stack clean
+.PHONY: help demo test requirements lint format docs site bench lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
+REPORT := build/tests.xml
+CATALOG ?= ../shared/requirements/catalog.md
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -12,7 +14,10 @@ demo: .venv/demo.stamp ## hold a real conversation on this machine and show its 
 	@if [ -t 1 ]; then exec $(BIN)/voicespan demo; else exec $(BIN)/voicespan demo --no-browser --exit; fi
 
 test: .venv/dev.stamp ## run every test (ARGS="-k name" for some)
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junitxml $(REPORT) $(ARGS)
+
+requirements: .venv/dev.stamp ## say which tests of the last `make test` prove each requirement of the catalog
+	@$(BIN)/python -m tests.requirements $(REPORT) $(CATALOG)
 
 lint: .venv/dev.stamp ## ruff, its formatter, and mypy strict over src and tests
 	$(BIN)/ruff check

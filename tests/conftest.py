@@ -33,6 +33,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Write into the report which requirements a test proves: `make requirements` reads it from there."""
+    for item in items:
+        ids = {name for mark in item.iter_markers("covers") for name in mark.args}
+        item.user_properties += [("covers", name) for name in sorted(ids)]
+
+
 def _redis_server() -> str:
     """Return the program; a test that lacks it is skipped, and fails where CI says that it must not be missing."""
     program = shutil.which(_REDIS)

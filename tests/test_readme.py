@@ -189,6 +189,7 @@ def proves_checks() -> None:
     assert "\nmake test" in script
     assert os.access(ROOT / ".ci/run", os.X_OK)
     assert re.search(r"-m pytest.* -k barge_in", make("test", "ARGS=-k barge_in"))
+    assert "-m tests.requirements build/tests.xml" in make("requirements")
     assert re.search(r"ruff check\n.*ruff format --check\n.*mypy", make("lint"))
 
 
@@ -287,7 +288,7 @@ def proves_other_machines() -> None:
 
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
-    r"make (test|lint)": proves_checks,
+    r"make (test|lint|requirements)": proves_checks,
     r"make format": proves_format,
     r"make docs": proves_docs,
     r"make deploy": proves_deploy,
