@@ -27,6 +27,7 @@ import (
 var kinds = map[string]func() any{
 	"v1/ConfigMap":                                    func() any { return new(core.ConfigMap) },
 	"v1/Namespace":                                    func() any { return new(core.Namespace) },
+	"v1/PersistentVolumeClaim":                        func() any { return new(core.PersistentVolumeClaim) },
 	"v1/Secret":                                       func() any { return new(core.Secret) },
 	"v1/Service":                                      func() any { return new(core.Service) },
 	"v1/ServiceAccount":                               func() any { return new(core.ServiceAccount) },
@@ -41,6 +42,7 @@ var kinds = map[string]func() any{
 	"rbac.authorization.k8s.io/v1/Role":               func() any { return new(rbac.Role) },
 	"rbac.authorization.k8s.io/v1/RoleBinding":        func() any { return new(rbac.RoleBinding) },
 	"monitoring.coreos.com/v1/PodMonitor":             func() any { return new(monitoring.PodMonitor) },
+	"monitoring.coreos.com/v1/Prometheus":             func() any { return new(monitoring.Prometheus) },
 	"monitoring.coreos.com/v1/PrometheusRule":         func() any { return new(monitoring.PrometheusRule) },
 	"monitoring.coreos.com/v1/ServiceMonitor":         func() any { return new(monitoring.ServiceMonitor) },
 }
