@@ -41,8 +41,9 @@ bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see bench
 collector: ## build the OpenTelemetry Collector of collector/
 	@scripts/collector
 
-programs: collector ## build what the end-to-end tests run: the Collector, Prometheus, promtool
+programs: collector ## build what the tests run: the Collector, Prometheus, promtool, the check of deploy/kubernetes
 	@scripts/prometheus
+	@scripts/kubernetes
 
 stack: .venv/dev.stamp programs ## run the back ends on this machine, in the background (voicespan stack down ends them)
 	@$(BIN)/voicespan stack up

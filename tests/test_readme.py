@@ -286,6 +286,24 @@ def proves_other_machines() -> None:
     assert '"--trace-link", "https://tempo.example/{trace_id}"' in script
 
 
+def proves_terminal() -> None:
+    """tests/local/test_origin.py, test_comparison.py and tests/e2e/test_terminal.py run these with the same options."""
+    scripts = "".join(
+        (ROOT / f"tests/{name}.py").read_text()
+        for name in ("local/test_origin", "local/test_comparison", "local/test_commands", "e2e/test_terminal")
+    )
+    for words in (
+        '"turns", "--sort", "response"', '"--stage", "llm", "--over"', '"--outcome"', 'run("compare", place',
+        '"--since"', '"export", "--all", "--csv"', '("--from", tempo.url)', '"--slower-than"', "2h..1h",
+    ):  # fmt: skip
+        assert words in scripts, words
+
+
+def proves_score() -> None:
+    """tests/local/test_scoring.py scores a turn with these options."""
+    assert '"score", "last", "--name", "helpful", "--value"' in (ROOT / "tests/local/test_scoring.py").read_text()
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
     r"make (test|lint|requirements)": proves_checks,
@@ -304,6 +322,9 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
     r"VOICESPAN_SPOOL_DIR=\S+ OTEL_\w+=\S+ voicespan run -- python bot\.py": proves_spool,
     r"voicespan (export (last|--all) -o \w+\.json|import \w+\.json)": proves_transfer,
+    r"voicespan (turns --(sort|stage|from) .*|compare( 2h\.\.1h 1h\.\.)?)": proves_terminal,
+    r"voicespan export --all --csv -o \w+\.csv": proves_terminal,
+    r"voicespan score last --name helpful --value 1 --label thumbs_up": proves_score,
     r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,
 }
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})

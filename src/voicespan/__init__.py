@@ -10,6 +10,7 @@ from voicespan.version import __version__
 if TYPE_CHECKING:
     from voicespan.client.endpoint import client_reports
     from voicespan.distro import setup_tracing
+    from voicespan.scores import score
     from voicespan.sessions import Session, current_session, current_turn, session
     from voicespan.stage import Asr, Llm, Realtime, Stage, Tool, Tts
     from voicespan.turn import Turn
@@ -27,6 +28,7 @@ __all__ = (
     "client_reports",
     "current_session",
     "current_turn",
+    "score",
     "session",
     "setup_tracing",
 )
@@ -34,6 +36,7 @@ __all__ = (
 _ROOMS = {
     "voicespan.client.endpoint": ("client_reports",),
     "voicespan.distro": ("setup_tracing",),
+    "voicespan.scores": ("score",),
     "voicespan.sessions": ("Session", "current_session", "current_turn", "session"),
     "voicespan.stage": ("Asr", "Llm", "Realtime", "Stage", "Tool", "Tts"),
     "voicespan.turn": ("Turn",),

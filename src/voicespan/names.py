@@ -49,6 +49,7 @@ EVENT_FALSE_INTERRUPTION = "voice.false_interruption"
 EVENT_HANDOFF = "voice.handoff"
 EVENT_CLIENT_MARK = "voice.client.mark"
 EVENT_EXCEPTION = "exception"
+EVENT_EVALUATION_RESULT = "gen_ai.evaluation.result"
 
 # Attributes of the resource
 SERVICE_NAME = "service.name"
@@ -156,6 +157,10 @@ GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 GEN_AI_TOKEN_TYPE = "gen_ai.token.type"
 GEN_AI_TOOL_NAME = "gen_ai.tool.name"
 GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id"
+GEN_AI_EVALUATION_NAME = "gen_ai.evaluation.name"
+GEN_AI_EVALUATION_SCORE_VALUE = "gen_ai.evaluation.score.value"
+GEN_AI_EVALUATION_SCORE_LABEL = "gen_ai.evaluation.score.label"
+GEN_AI_EVALUATION_EXPLANATION = "gen_ai.evaluation.explanation"
 HTTP_ROUTE = "http.route"
 HTTP_REQUEST_METHOD = "http.request.method"
 HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
@@ -484,6 +489,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(GEN_AI_TOKEN_TYPE, "string", "Which tokens.", _SEMCONV, ("input", "output"), closed=True),
     Attribute(GEN_AI_TOOL_NAME, "string", "The tool.", _SEMCONV, ("get_weather",), dimension=True),
     Attribute(GEN_AI_TOOL_CALL_ID, "string", "This call of the tool.", _SEMCONV),
+    Attribute(GEN_AI_EVALUATION_NAME, "string", "What was judged.", _SEMCONV, ("helpful",)),
+    Attribute(GEN_AI_EVALUATION_SCORE_VALUE, "double", "The verdict as a number.", _SEMCONV),
+    Attribute(GEN_AI_EVALUATION_SCORE_LABEL, "string", "The verdict as a word.", _SEMCONV, ("pass", "fail")),
+    Attribute(GEN_AI_EVALUATION_EXPLANATION, "string", "Why; content, which is off by default.", _SEMCONV),
     Attribute(HTTP_ROUTE, "string", "Route template.", _SEMCONV, ("/tts",), dimension=True),
     Attribute(HTTP_REQUEST_METHOD, "string", "HTTP method.", _SEMCONV, ("GET", "POST"), dimension=True),
     Attribute(HTTP_RESPONSE_STATUS_CODE, "int", "HTTP status.", _SEMCONV, ("200", "429"), dimension=True),
@@ -521,6 +530,9 @@ EVENTS: tuple[Event, ...] = (
     Event(EVENT_HANDOFF, "Another agent took over.", (GEN_AI_AGENT_NAME,)),
     Event(EVENT_CLIENT_MARK, "A moment of the client's own, on its clock, translated.",
           (VOICE_CLIENT_MARK, VOICE_CLOCK_OFFSET_ERROR_S)),
+    Event(EVENT_EVALUATION_RESULT, "A score or feedback on the turn: a log record of its trace, sent when it is known.",
+          (GEN_AI_EVALUATION_NAME, GEN_AI_EVALUATION_SCORE_VALUE, GEN_AI_EVALUATION_SCORE_LABEL,
+           GEN_AI_EVALUATION_EXPLANATION)),
     Event(EVENT_EXCEPTION, "An exception ended the stage.", (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)),
 )
 

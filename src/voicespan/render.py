@@ -13,7 +13,7 @@ from voicespan.local.stages import BAD
 from voicespan.local.strip import flow, silence_strip
 from voicespan.local.turn import NS_PER_S, summarise
 from voicespan.local.waterfall import Waterfall
-from voicespan.local.words import cause, milliseconds, printable
+from voicespan.local.words import cause, milliseconds, printable, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from voicespan.local.glyphs import Glyphs
+    from voicespan.local.score import Score
     from voicespan.local.span import Span
     from voicespan.local.turn import Turn
 
@@ -28,9 +29,9 @@ _MIN_WIDTH = 40
 _OUTCOME_STYLES = {"completed": "#2b8a3e", "no_reply": "#e67700"}
 
 
-def render_turn(spans: Sequence[Span], console: Console) -> None:
+def render_turn(spans: Sequence[Span], console: Console, scores: Sequence[Score] = ()) -> None:
     """Draw one trace on the console: of a stored trace, or of a `FinishedTurn` by `voicespan.local.span.spans_of`."""
-    console.print(TurnView(spans))
+    console.print(TurnView(spans, scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class TurnView:
     """The drawing of a trace as a rich renderable; it takes the width that it is given."""
 
     spans: Sequence[Span]
+    scores: Sequence[Score] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
@@ -49,6 +51,9 @@ class TurnView:
         width = max(options.max_width, _MIN_WIDTH)
         turn = summarise(self.spans[0].trace_id, self.spans)
         yield from _head(turn, self.spans, width, glyphs)
+        if self.scores:
+            words = [Text(printable(verdict(score))) for score in self.scores]
+            yield from flow([Text("scored", "dim"), *words], Text(glyphs.dot, "dim"), width)
         if turn is not None and turn.response_ns and turn.shares:
             yield Text()
             yield from silence_strip(turn, width, glyphs, coloured=coloured)

@@ -139,7 +139,7 @@ class Api:
         logs = self.reader.logs(trace_id, MAX_LOGS, content=near)
         beyond = self.reader.count_logs(trace_id) - len(logs) if len(logs) == MAX_LOGS else 0
         return {
-            **view.trace(trace_id, turn, spans, content=near),
+            **view.trace(trace_id, turn, spans, self.reader.scores(trace_id, content=near), content=near),
             "spans_beyond": more,
             "neighbours": self.reader.neighbours(turn) if turn else {},
             "interrupted_by": self.reader.interrupted_by(turn) if turn else None,

@@ -61,16 +61,25 @@ def compare(reader: Reader, now: TurnQuery, before: TurnQuery, objective_ns: int
     shares, rates) that are more than chance, all of the group taken together.
     """
     with reader.columns.current() as columns:
-        sides = columns.select(now), columns.select(before)
-        answered = sides[0].where("answered"), sides[1].where("answered")
-        return {
-            "now": _size(sides[0]),
-            "before": _size(sides[1]),
-            "least": difference.LEAST,
-            "latencies": _latencies(sides),
-            "shares": _shares(answered),
-            "rates": _rates(sides, objective_ns),
-        }
+        return _compared((columns.select(now), columns.select(before)), objective_ns)
+
+
+def compared(now: tuple[Reader, TurnQuery], before: tuple[Reader, TurnQuery], objective_ns: int) -> dict[str, Any]:
+    """Do as `compare` with turns that two readers know."""
+    with now[0].columns.current() as columns, before[0].columns.current() as others:
+        return _compared((columns.select(now[1]), others.select(before[1])), objective_ns)
+
+
+def _compared(sides: _Sides, objective_ns: int) -> dict[str, Any]:
+    answered = sides[0].where("answered"), sides[1].where("answered")
+    return {
+        "now": _size(sides[0]),
+        "before": _size(sides[1]),
+        "least": difference.LEAST,
+        "latencies": _latencies(sides),
+        "shares": _shares(answered),
+        "rates": _rates(sides, objective_ns),
+    }
 
 
 def _size(turns: Selection) -> dict[str, int]:

@@ -10,12 +10,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from voicespan import names as n
 from voicespan.local.columns import Columns
-from voicespan.local.content import stored_log_without, strip_span
+from voicespan.local.content import EVENT_NAME, stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
 from voicespan.local.log import WARNING, Log
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
+from voicespan.local.score import scores_of
 from voicespan.local.span import SCOPE, scopes_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from voicespan.local.score import Score
     from voicespan.local.span import Span
     from voicespan.local.turn import Turn
 
@@ -33,6 +35,11 @@ _ALL = -1
 _NAMES = [span.name for span in n.SPANS]
 
 
+_LOGS = (
+    "SELECT span_id, time_ns, severity, body, service, attributes"
+    " FROM log JOIN source ON source.id = log.source WHERE trace_id = ?"
+)
+_MAX_SCORES = 100
 _LATE_NS = 2_000_000_000  # an onset may be known to be later than the end of what it interrupted: clocks differ
 
 
@@ -134,11 +141,17 @@ class Reader:
 
     def logs(self, trace_id: str, limit: int, *, content: bool = True) -> list[Log]:
         """Return the first log records of this trace, in order of time; without `content`, less what was said."""
-        rows = self.ask(
-            "SELECT span_id, time_ns, severity, body, service, attributes"
-            " FROM log JOIN source ON source.id = log.source WHERE trace_id = ? ORDER BY time_ns, log.id LIMIT ?",
-            [bytes.fromhex(trace_id), limit],
-        )
+        rows = self.ask(f"{_LOGS} ORDER BY time_ns, log.id LIMIT ?", [bytes.fromhex(trace_id), limit])
+        return self._logs(trace_id, rows, content=content)
+
+    def scores(self, trace_id: str, *, content: bool = True) -> list[Score]:
+        """Return what was said of this trace afterwards, the last under each name; without `content`, not why."""
+        statement = f"{_LOGS} AND instr(attributes, ?) ORDER BY time_ns DESC, log.id DESC LIMIT {_MAX_SCORES}"
+        rows = self.ask(statement, [bytes.fromhex(trace_id), n.EVENT_EVALUATION_RESULT])
+        found = self._logs(trace_id, rows[::-1], content=content)
+        return scores_of(log for log in found if log.attributes.get(EVENT_NAME) == n.EVENT_EVALUATION_RESULT)
+
+    def _logs(self, trace_id: str, rows: Sequence[tuple[Any, ...]], *, content: bool) -> list[Log]:
         found = []
         for span_id, time_ns, severity, said, service, text in rows:
             body, attributes = said, json.loads(text)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from voicespan.content import Role
     from voicespan.local.intake import Intake
+    from voicespan.local.query import TurnQuery
     from voicespan.local.reader import Reader
     from voicespan.local.span import Value
 
@@ -91,9 +92,14 @@ def traces(reader: Reader, parameters: Mapping[str, str]) -> list[bytes]:
         if len(parameters) > 1:
             raise ValueError("a trace is exported alone: leave out the other parameters")
         return [bytes.fromhex(reader.find(parameters["trace"]))]
-    if not parameters:
+    return of_query(reader, view.query(parameters) if parameters else None)
+
+
+def of_query(reader: Reader, query: TurnQuery | None) -> list[bytes]:
+    """Return the ids of the traces of all turns of a query, or without one of everything, in order of time."""
+    if query is None:
         return [trace_id for (trace_id,) in reader.ask(_EVERYTHING, [])]
-    where, values = view.query(parameters).where()
+    where, values = query.where()
     statement = f"SELECT trace_id FROM turn{where} ORDER BY start_ns"  # noqa: S608 - no value stands in it
     return [trace_id for (trace_id,) in reader.ask(statement, values)]
 

@@ -9,12 +9,13 @@ from voicespan.local.query import TurnQuery
 from voicespan.local.span import scopes_of
 from voicespan.local.stages import MILESTONES, stage_of
 from voicespan.local.turn import NS_PER_S
-from voicespan.local.words import cause
+from voicespan.local.words import cause, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from voicespan.local.log import Log
+    from voicespan.local.score import Score
     from voicespan.local.span import Event, Link, Span
     from voicespan.local.turn import Turn
 
@@ -60,11 +61,23 @@ def turn(row: Turn, *, content: bool = True) -> dict[str, Any]:
     return values
 
 
-def trace(trace_id: str, row: Turn | None, spans: Sequence[Span], *, content: bool = True) -> dict[str, Any]:
-    """Return a trace for JSON: its turn, or null when it is none, and its spans in order of start."""
+def trace(
+    trace_id: str, row: Turn | None, spans: Sequence[Span], scores: Sequence[Score] = (), *, content: bool = True
+) -> dict[str, Any]:
+    """Return a trace for JSON: its turn, or null when it is none, its scores, and its spans in order of start."""
     scopes = scopes_of(spans)
     found = [_span(span, own=span.scope in scopes) for span in spans]
-    return {"trace_id": trace_id, "turn": turn(row, content=content) if row else None, "spans": found}
+    return {
+        "trace_id": trace_id,
+        "turn": turn(row, content=content) if row else None,
+        "scores": [_score(score) for score in scores],
+        "spans": found,
+    }
+
+
+def _score(score: Score) -> dict[str, Any]:
+    values = {_second_name(key): _seconds(key, value) for key, value in score._asdict().items()}
+    return {**values, "words": verdict(score)}
 
 
 def logs(found: Sequence[Log]) -> list[dict[str, Any]]:

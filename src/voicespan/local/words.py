@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from voicespan.local.turn import NS_PER_S
 
 if TYPE_CHECKING:
+    from voicespan.local.score import Score
     from voicespan.local.turn import Turn
 
 NS_PER_MS = 1_000_000
@@ -165,6 +166,14 @@ def _ending(turn: Turn) -> str:
         left = turn.no_reply_reason == "user_left"  # what was heard was only a filler
         return " Then the user left without an answer." if left else " No answer followed."
     return " Then the turn ran into its time limit." if turn.outcome == "timeout" else ""
+
+
+def verdict(score: Score) -> str:
+    """Return a score in a few words: `helpful 0.8 (good)`."""
+    value = "" if score.value is None else f" {score.value:g}"
+    if score.label is None:
+        return f"{score.name}{value}"
+    return f"{score.name}{value} ({score.label})" if value else f"{score.name}: {score.label}"
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
-from voicespan import hooked, settings
+from voicespan import hooked, scores, settings
 from voicespan.diagnostics import say
 from voicespan.metrics.instruments import nobody_reads, views
 from voicespan.metrics.start import start as start_metrics
@@ -116,6 +116,7 @@ class _Starting:
             _say_taken("TracerProvider", trace.get_tracer_provider())
 
     def logs(self) -> None:
+        scores.begin(self._resource, self._batchers)
         found = self._makers("logs")
         if not found:
             return

@@ -11,7 +11,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from voicespan import hooked, settings
+from voicespan import hooked, scores, settings
 from voicespan.diagnostics import number, say
 from voicespan.sdk.batch import NO_ANSWER
 from voicespan.sdk.latch import Latch
@@ -179,6 +179,7 @@ class Shutdown:
                 viewer.finish(remaining_s() / 4)
             except Exception as error:
                 say("exit.viewer", f"at exit, telling the viewer went wrong: {error!r}")
+        scores.finish()
         if self._tracers is not None:
             self._tracers.shutdown()  # also the processors that others added
 

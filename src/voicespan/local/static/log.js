@@ -32,7 +32,7 @@ function entry(line, start, names) {
   const text = [
     h("time", { title: "After the start of the turn" }, `${after < 0 ? "−" : "+"}${length(Math.abs(after))}`),
     h("span", { class: "level" }, (line.level || "log").toLowerCase()),
-    h("span", { class: "body" }, line.body),
+    h("span", { class: "body" }, line.body || (line.attributes["event.name"] ?? "")),
     h("small", {}, [names.get(line.span_id), line.service].filter(Boolean).join(" · ")),
   ];
   return h("li", { class: kindOf(line.severity) }, more ? h("details", {}, h("summary", {}, text), attributes(line.attributes)) : h("p", {}, text));

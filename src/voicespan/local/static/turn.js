@@ -118,6 +118,7 @@ function turnParts() {
   return [
     ["head", [turn, trace.neighbours], () => head(titleOf(turn), circumstances(turn), turn)],
     ["why", turn.cause, () => h("p", { class: `why why-${tone}` }, turn.cause)],
+    trace.scores?.length && ["scores", trace.scores, () => h("p", { class: "scores" }, "Scored: ", trace.scores.map(({ words, explanation }) => h("span", { class: "tag", title: explanation ?? "" }, words)))],
     shared && ["strip", [id, turn.shares], () => strip(turn)],
     shared && ["comparison", [id, turn.shares, silence?.stages], () => comparison(turn, silence)],
     waterfallPart(),
