@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import uuid4
+
+NS_PER_MS = 1_000_000
 
 
 class Clock(Protocol):
@@ -22,6 +27,15 @@ class SystemClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     time_ns = staticmethod(time.time_ns)
+
+
+@cache
+def machine_clock() -> str:
+    """Return a name for this machine's monotonic clock: the same in all its processes until it starts anew."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError:
+        return uuid4().hex
 
 
 class Estimate(NamedTuple):

@@ -242,7 +242,8 @@ class _Finisher:
         for phase, start_ns in starts.items():
             span = self._add(n.SPAN_BARGE_IN, start_ns, ends[phase])
             span.attributes |= common | {n.VOICE_BARGE_IN_PHASE: phase}
-            reported = phase in ("playback_stop", "total") and ends[phase] == record.playback.stopped_ns
+            reported = phase in barge_in.seen or ends[phase] == record.playback.stopped_ns
+            reported = reported or (phase == "total" and "playback_stop" in barge_in.seen)
             span.attributes[n.VOICE_MEASUREMENT_POINT] = record.measurement_point if reported else "server"
 
     def _root(self) -> None:

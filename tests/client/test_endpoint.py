@@ -106,8 +106,8 @@ WRONG = {
     "too many errors": report(counters={"errors": {f"e{i}": 1 for i in range(21)}}),
     "a negative count": report(counters={"reconnections": -1}),
     "a loss over 1": report(network={"loss": 1.5}),
-    "an exchange backwards": report(clock={"server": "a", "exchanges": [[900.0, 5.0, 6.0, 800.0]]}),
-    "an exchange of three": report(clock={"server": "a", "exchanges": [[900.0, 5.0, 6.0]]}),
+    "an exchange backwards": report(clocks=[{"server": "a", "exchanges": [[900.0, 5.0, 6.0, 800.0]]}]),
+    "an exchange of three": report(clocks=[{"server": "a", "exchanges": [[900.0, 5.0, 6.0]]}]),
     "a phase backwards": report(turns=[{"turn": 1, "barge_in": [{"phase": "total", "start_ms": 9.0, "end_ms": 8.0}]}]),
 }
 
@@ -278,7 +278,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 WHOLE = report(
-    clock={"server": "abc", "exchanges": [[900.0, 5.0, 6.0, 950.0]]},
+    clocks=[{"server": "abc", "exchanges": [[900.0, 5.0, 6.0, 950.0]]}],
     turns=[{"turn": 1, "traceparent": f"00-{1:032x}-{1:016x}-01", "marks": {"speech_start": 10.0},
             "durations_ms": {"playback_start": 5.0},
             "barge_in": [{"phase": "total", "start_ms": 10.0, "end_ms": 20.0}]}],

@@ -65,7 +65,7 @@ def page(browser: Browser, service: Service, lines: list[str]) -> Iterator[Page]
     opened.on("console", lambda message: lines.append(message.text))
     opened.add_init_script(NOTE)
     opened.goto(service.address)
-    wait_for(lambda: any(each.report.clock and len(each.report.clock.exchanges) > 1 for each in service.taken))
+    wait_for(lambda: any(any(len(clock.exchanges) > 1 for clock in each.report.clocks) for each in service.taken))
     yield opened
     opened.close()
 

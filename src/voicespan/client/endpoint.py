@@ -27,10 +27,11 @@ from starlette.routing import Route
 from voicespan import diagnostics
 from voicespan.client import tracker
 from voicespan.client.counting import count
-from voicespan.client.joining import NS_PER_MS, WAIT_S, Joining, server_clock
+from voicespan.client.joining import WAIT_S, Joining
 from voicespan.client.rate import Rate
 from voicespan.client.report import MAX_BYTES, MalformedReportError, Report, read
 from voicespan.client.totals import Totals
+from voicespan.clock import NS_PER_MS, machine_clock
 from voicespan.guard import swallowed
 from voicespan.local import body
 from voicespan.local.body import RefusedError, read_body
@@ -123,7 +124,7 @@ class _Door:
         self._clients = Rate(limits.client_per_s, limits.client_burst, time.monotonic_ns)
         self._addresses = Rate(limits.address_per_s, limits.address_burst, time.monotonic_ns)
         self._totals = Totals()
-        self._server = server_clock()
+        self._server = machine_clock()
         self._joining = Joining(turns, time.monotonic_ns, self._server)
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None

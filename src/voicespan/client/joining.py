@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from uuid import uuid4
 
-from voicespan import diagnostics
-from voicespan.clock import RemoteClock
+from voicespan import diagnostics, exchange
+from voicespan.clock import NS_PER_MS, RemoteClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from voicespan.client.report import Exchanges, Network, Report, TurnMarks
     from voicespan.turn import Turn
@@ -20,7 +18,6 @@ WAIT_S = 3.0
 MAX_WAITING = 500
 TRAILING_NS = 1_000_000_000
 """Speech ends in silence that was synthesized with it: what falls silent this much early was not cut."""
-NS_PER_MS = 1_000_000
 
 
 class Turns(Protocol):
@@ -28,14 +25,6 @@ class Turns(Protocol):
 
     def open_turn(self, trace_id: int) -> Turn | None:
         """Return the turn of this trace while it is open."""
-
-
-def server_clock() -> str:
-    """Return a name for this machine's monotonic clock: the same in all its processes until it starts anew."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
-    except OSError:
-        return uuid4().hex
 
 
 class Joining:
@@ -54,7 +43,7 @@ class Joining:
     def take(self, report: Report) -> None:
         """Give every mark to its turn; what belongs to a turn that is not known waits for it a while."""
         self.retry()
-        clock = self._clock(report.clock)
+        clock = self._clock(report.clocks)
         for marks in report.turns:
             if marks.traceparent is None:
                 continue
@@ -88,15 +77,13 @@ class Joining:
         turn = self._turns.open_turn(int(trace_id, 16))
         return turn if turn is not None and turn.record.span_id == int(span_id, 16) else None
 
-    def _clock(self, told: Exchanges | None) -> RemoteClock:
+    def _clock(self, told: Iterable[Exchanges]) -> RemoteClock:
         """The client's clock; exchanges with another machine, or that end in the future, say nothing of it."""
-        clock = RemoteClock()
-        if told is not None and told.server == self._server:
-            now_ns = self._now_ns()
-            for stamps in told.exchanges:
-                sent, received, answered, back = (round(each * NS_PER_MS) for each in stamps)
-                if answered <= now_ns:
-                    clock.exchange(sent, received, answered, back)
+        clock, now_ns = RemoteClock(), self._now_ns()
+        for each in told:
+            if each.server == self._server:
+                for stamps in each.exchanges:
+                    exchange.learn(clock, stamps, now_ns)
         return clock
 
 
@@ -113,7 +100,7 @@ def join(turn: Turn, marks: TurnMarks, clock: RemoteClock, network: Network | No
         start_ns, end_ns = (clock.local_ns(round(at * NS_PER_MS)) for at in (each.start_ms, each.end_ms))
         if start_ns is not None and end_ns is not None and each.phase != "total":
             turn.interrupted(start_ns)  # the total is concluded from the onset and the silence
-            turn.barge_in(each.phase, end_ns)
+            turn.barge_in(each.phase, end_ns, reported=True)
     silent_ms = marks.marks.get("playback_end")
     silent_ns = None if silent_ms is None else clock.local_ns(round(silent_ms * NS_PER_MS))
     if silent_ns is not None:
