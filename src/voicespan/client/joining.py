@@ -10,6 +10,7 @@ from voicespan.clock import NS_PER_MS, RemoteClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from voicespan.client.forward import Forward
     from voicespan.client.report import Exchanges, Network, Report, TurnMarks
     from voicespan.turn import Turn
 
@@ -30,8 +31,12 @@ class Turns(Protocol):
 class Joining:
     """Gives marks to open turns. Not thread-safe: the event loop's thread calls it."""
 
-    def __init__(self, turns: Turns, now_ns: Callable[[], int], server: str) -> None:
+    def __init__(
+        self, turns: Turns, now_ns: Callable[[], int], server: str, *, forward: Forward | None = None
+    ) -> None:
+        """`forward` knows the turns that other processes have."""
         self._turns = turns
+        self._forward = forward
         self._now_ns = now_ns
         self._server = server
         self._waiting: list[tuple[int, TurnMarks, RemoteClock]] = []
@@ -51,6 +56,8 @@ class Joining:
                 diagnostics.counters.add("client.no_clock")
             elif (turn := self._turn(marks.traceparent)) is not None:
                 join(turn, marks, clock, report.network)
+            elif self._forward is not None and self._forward.take(marks, clock):
+                continue
             elif len(self._waiting) < MAX_WAITING:
                 self._waiting.append((self._now_ns(), marks, clock))
             else:
@@ -90,12 +97,14 @@ class Joining:
 def join(turn: Turn, marks: TurnMarks, clock: RemoteClock, network: Network | None) -> None:
     """Give the marks to the turn, in the order in which they happened."""
     turn.session.reports = True  # from now on the turn waits for what the client hears
+    before_ns = round(marks.error_ms * NS_PER_MS)
     for mark, at_ms in sorted(marks.marks.items(), key=lambda item: item[1]):
         estimate = clock.estimate(round(at_ms * NS_PER_MS))
         if estimate is not None:
-            turn.client_marked(mark, estimate.local_ns, error_ns=estimate.error_ns)
+            error_ns = before_ns + estimate.error_ns
+            turn.client_marked(mark, estimate.local_ns, error_ns=error_ns)
             if mark == "playback_start":
-                turn.audio_heard(estimate.local_ns, error_ns=estimate.error_ns)
+                turn.audio_heard(estimate.local_ns, error_ns=error_ns)
     for each in marks.barge_in:
         start_ns, end_ns = (clock.local_ns(round(at * NS_PER_MS)) for at in (each.start_ms, each.end_ms))
         if start_ns is not None and end_ns is not None and each.phase != "total":

@@ -78,6 +78,8 @@ class TurnMarks(_Form):
     """How long each new mark took: from the end of speech; first_transcript from its start, response_complete from
     response_created."""
     barge_in: Annotated[list[BargeIn], Field(max_length=16)] = []
+    error_ms: Length = 0
+    """How far off the times may be already: a gateway's, that passes on what another clock has measured."""
 
 
 class Counters(_Form):

@@ -89,7 +89,7 @@ class _Passage:
 
 
 async def _body(client: httpx.AsyncClient, answer: httpx.Response) -> AsyncIterator[bytes]:
-    async with client, aclosing(answer):  # type: ignore[type-var]
+    async with aclosing(client), aclosing(answer):
         async for chunk in answer.aiter_bytes():
             yield chunk
 

@@ -37,7 +37,7 @@ export class Microphone {
   /** Ask for the microphone and begin. Throws what `reasonWhyNot` explains. */
   async open() {
     if (!navigator.mediaDevices) throw new DOMException("no media devices", "NoMediaError");
-    const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+    const audio = { echoCancellation: true, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
     this.#stream = await navigator.mediaDevices.getUserMedia({ audio });
     const [track] = this.#stream.getAudioTracks();
     const { latency } = track.getSettings();
