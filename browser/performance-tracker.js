@@ -183,6 +183,7 @@
     }
 
     trackFirstAudioDelta(item = "") {
+      if (item && this.#turns.some((each) => each.items.has(item))) return;
       const turn = this.#answered();
       if (turn.items.has(item) || turn.items.size >= 64) return;
       turn.items.add(item);
@@ -454,8 +455,22 @@
       this.#say("Time to First Token", "ttft", duration);
     }
 
+    /** The reply that a barge-in has stopped, where it goes on: what the user said meanwhile was no utterance. */
+    #resumed() {
+      const reply = this.#reply;
+      const user = this.#user;
+      if (!reply?.over || reply.bargeIns.length === 0) return null;
+      if (user && user.number > reply.number) {
+        const { response_created: created, first_audio_delta: delta } = user.marks;
+        if (user.traceparent || created !== undefined || delta !== undefined) return null; // it is answered
+        this.#turns = this.#turns.filter((each) => each !== user);
+        this.#user = reply.agent ? null : reply;
+      }
+      return reply;
+    }
+
     #heard(at) {
-      const turn = this.#answered();
+      const turn = this.#resumed() ?? this.#answered();
       const began = turn.marks.playback_start !== undefined;
       delete turn.marks.playback_end; // after a long pause it goes on
       const duration = this.#mark(turn, "playback_start", at, "speech_end");

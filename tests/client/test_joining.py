@@ -44,7 +44,14 @@ def report(voice: VoiceRecorder, traceparent: str, server: str = SERVER, **field
     turn = {"turn": 1, "traceparent": traceparent, "marks": marks, "barge_in": barge_in}
     clock = {"server": server, "exchanges": [exchange]}
     return Report.model_validate(
-        {"version": 1, "client": "0" * 32, "number": 1, "sent_ms": AHEAD_MS + now_ms, "clocks": [clock], "turns": [turn]}
+        {
+            "version": 1,
+            "client": "0" * 32,
+            "number": 1,
+            "sent_ms": AHEAD_MS + now_ms,
+            "clocks": [clock],
+            "turns": [turn],
+        }
         | fields
     )
 

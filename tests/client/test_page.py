@@ -218,6 +218,41 @@ def test_the_export_button(page: Page) -> None:
     assert metrics["turns"][0]["marks"].keys() == {"speech_start"}
 
 
+FALSE_INTERRUPTION = """async ([traceparent, next]) => {
+  const tracker = window.perfTracker, pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const noise = async () => {
+    const start = performance.now();
+    tracker.trackBargeIn("playback_stop", start);
+    tracker.markSpeechStart();
+    await pause(20);
+    tracker.markSpeechEnd();
+  };
+  tracker.markSpeechStart(); tracker.markSpeechEnd(); tracker.turn(traceparent);
+  tracker.trackFirstAudioDelta("reply"); tracker.trackAudioPlaybackStart();
+  await pause(30);
+  await noise();
+  tracker.trackFirstAudioDelta("reply"); tracker.trackAudioPlaybackStart();
+  await pause(30);
+  const again = performance.now();
+  await noise();
+  tracker.turn(next); tracker.trackResponseCreated(); tracker.trackFirstAudioDelta("next");
+  tracker.trackAudioPlaybackStart();
+  return { again, turns: tracker.metrics().turns };
+}"""
+
+
+def test_a_reply_that_goes_on_is_the_same_turn(page: Page) -> None:
+    """After a sound that was no utterance, what is heard belongs to the reply as before; the next utterance is a turn."""
+    names = [f"00-{number:032x}-{number:016x}-01" for number in (1, 2)]
+    seen = page.evaluate(FALSE_INTERRUPTION, names)
+    first, second = seen["turns"]
+    assert [first["traceparent"], second["traceparent"]] == names
+    assert [each["start_ms"] >= seen["again"] for each in first["barge_in"]] == [False, True]
+    assert first["marks"]["playback_end"] >= seen["again"]
+    assert second["marks"]["speech_start"] >= seen["again"]
+    assert second["marks"].keys() >= {"first_audio_delta", "playback_start"}
+
+
 HEAR = """async ({ traceparent, delay, length }) => {
   const tracker = window.perfTracker;
   tracker.turn(traceparent, { initiator: "agent" });

@@ -6,7 +6,6 @@ import contextlib
 import re
 import subprocess
 import sys
-import time
 import wave
 from array import array
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ AFTER_S = 8.0
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
     pytest.mark.xdist_group("mic"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium"),
 ]
@@ -122,10 +121,10 @@ class Conversation:
         """The spans of the turn with this place in the session."""
         return next(spans for spans in self.turns if spans[0].attributes[n.VOICE_TURN_INDEX] == index)
 
-    def marks(self, index: int) -> dict[str, float]:
-        """What the tracker noted of this turn: ms of the page's clock."""
+    def noted(self, index: int) -> dict[str, Any]:
+        """What the tracker noted of this turn; times are ms of the page's clock."""
         trace_id = self.turn(index)[0].trace_id
-        return next(turn["marks"] for turn in self.metrics["turns"] if trace_id in (turn["traceparent"] or ""))
+        return next(turn for turn in self.metrics["turns"] if trace_id in (turn["traceparent"] or ""))
 
     def exchange(self, index: int) -> tuple[tuple[float, float], tuple[float, float]]:
         """Begin and end of what was said in this turn, and of the first stretch that was heard after it."""
@@ -199,7 +198,9 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversat
             errors=errors,
             cards=page.evaluate("() => [...document.querySelectorAll('.turn')].map((turn) => turn.dataset.trace)"),
             shown=page.evaluate("() => [...document.querySelectorAll('.turn')].map((turn) => turn.innerText)"),
-            bubbles=page.evaluate("() => [...document.querySelectorAll('.bubble')].map((each) => each.innerText)"),
+            bubbles=page.evaluate(
+                "() => [...document.querySelectorAll('.bubble:not([hidden])')].map((each) => each.innerText)"
+            ),
         )
 
 
@@ -232,8 +233,7 @@ def test_the_heard_silence_is_what_was_recorded(conversation: Conversation, inde
     question, answer = conversation.exchange(index)
     recorded_ms = answer[0] - question[1]
     assert (response.end_ns - response.start_ns) / NS_PER_MS == pytest.approx(recorded_ms, abs=max(20, bound_ms))
-    marks = conversation.marks(index)
-    assert marks["playback_start"] == pytest.approx(answer[0], abs=TOLERANCE_MS)
+    assert conversation.noted(index)["marks"]["playback_start"] == pytest.approx(answer[0], abs=TOLERANCE_MS)
 
 
 def test_speaking_over_the_reply_stops_it(conversation: Conversation) -> None:
@@ -244,13 +244,13 @@ def test_speaking_over_the_reply_stops_it(conversation: Conversation) -> None:
     assert phases["playback_stop"].start_ns == phases["server_cancel"].start_ns == phases["worker_pause"].start_ns
     spoken, _ = conversation.exchange(4)
     silent_ms = max(end for begin, end in conversation.sounds("heard") if begin < spoken[0])
-    assert -50 < silent_ms - spoken[0] < 400
+    noticed_ms = conversation.noted(3)["barge_in"][-1]["start_ms"]
+    assert silent_ms - noticed_ms < 100
     total_ms = (phases["total"].end_ns - phases["total"].start_ns) / NS_PER_MS
     assert total_ms == pytest.approx(silent_ms - spoken[0], abs=60)
     (playback,) = of(spans, n.SPAN_PLAYBACK)
     assert playback.attributes[n.VOICE_PLAYBACK_INTERRUPTED] is True
-    after = conversation.turn(4)[0]
-    assert any(link.attributes.get("voice.link") == "interrupted" or link.trace_id == spans[0].trace_id for link in after.links)
+    assert spans[0].trace_id in [link.trace_id for link in conversation.turn(4)[0].links]
 
 
 def test_agreeing_does_not_interrupt(conversation: Conversation) -> None:

@@ -143,7 +143,9 @@ class _Peer:
                 return
         if turns:
             diagnostics.counters.add("client.forward_lost", len(turns))
-            diagnostics.say("client.forward_lost", "a client's marks were not taken by the endpoint that has their turn")
+            diagnostics.say(
+                "client.forward_lost", "a client's marks were not taken by the endpoint that has their turn"
+            )
 
     def _post(self, turns: list[dict[str, Any]]) -> bool:
         """Send a report; whether it needs no further try."""

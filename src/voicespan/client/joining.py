@@ -31,9 +31,7 @@ class Turns(Protocol):
 class Joining:
     """Gives marks to open turns. Not thread-safe: the event loop's thread calls it."""
 
-    def __init__(
-        self, turns: Turns, now_ns: Callable[[], int], server: str, *, forward: Forward | None = None
-    ) -> None:
+    def __init__(self, turns: Turns, now_ns: Callable[[], int], server: str, *, forward: Forward | None = None) -> None:
         """`forward` knows the turns that other processes have."""
         self._turns = turns
         self._forward = forward

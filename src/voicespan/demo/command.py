@@ -49,7 +49,9 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
 
 
 @click.command()
-@click.option("--mic", is_flag=True, help="Talk to the agent yourself: a page takes the microphone and shows each turn.")
+@click.option(
+    "--mic", is_flag=True, help="Talk to the agent yourself: a page takes the microphone and shows each turn."
+)
 @click.option("--no-browser", is_flag=True, help="Do not open a page.")
 @click.option(
     "--exit", "exit_", is_flag=True, help="End after the conversation; status 1 when a turn is missing or wrong."

@@ -102,7 +102,12 @@ async def converse(
 
 
 async def attend(
-    receiver: Receiver, directory: Path, opened: Callable[[str], None], *, seed: int = 0, listener: Listener | None = None
+    receiver: Receiver,
+    directory: Path,
+    opened: Callable[[str], None],
+    *,
+    seed: int = 0,
+    listener: Listener | None = None,
 ) -> None:
     """Let a person talk to the agent, from the page at the address that `opened` is given, until cancelled.
 

@@ -73,9 +73,7 @@ class Line:
     def announce(self, turn: Turn, *, initiator: str = "user") -> None:
         """Tell the caller which trace its utterance has, or what the agent says by itself."""
         self._send(
-            protocol.encoded(
-                protocol.TURN, traceparent=turn.traceparent, session=self._session.id, initiator=initiator
-            )
+            protocol.encoded(protocol.TURN, traceparent=turn.traceparent, session=self._session.id, initiator=initiator)
         )
 
     def hearing(self, words: int) -> None:

@@ -7,10 +7,11 @@ VOICESPAN_DEMO_VIEWER (`processes.PAGE_VARIABLE`) has the viewer's address, to t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -36,6 +37,7 @@ OF_THE_VIEWER = (
 """Its looks, and how it draws a silence."""
 _ASKED = {"events": "/api/events", "open": "/api/open"}
 _TIMEOUT_S = 10.0
+_HOST = re.compile(r"[\w.\[\]-]+(:[\w:\]]*)?")
 
 
 def serve(app: FastAPI) -> None:
@@ -110,7 +112,8 @@ class _OwnPageOnly:
             return
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if host_name(host) not in LOCAL_HOSTS or (origin is not None and origin.lower() != f"http://{host.lower()}"):
+        known = _HOST.fullmatch(host) is not None and host_name(host) in LOCAL_HOSTS
+        if not known or (origin is not None and origin.lower() != f"http://{host.lower()}"):
             await _refuse(scope, receive, send)
             return
 

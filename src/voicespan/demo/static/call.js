@@ -25,11 +25,11 @@ export class Call {
     this.tracker.watchClock(socket);
     socket.addEventListener("message", ({ data }) => this.#take(data));
     socket.addEventListener("error", () => this.tracker.trackError("websocket", { message: "the connection failed" }));
-    socket.addEventListener("close", () => this.#close());
     await new Promise((done, fail) => {
       socket.addEventListener("open", done);
       socket.addEventListener("close", () => fail(new Error("the agent takes no call")));
     });
+    socket.addEventListener("close", () => this.#close());
     this.microphone.onframe = (frame) => this.#send(frame);
     this.microphone.onspeech = (at) => this.#speaks(at);
     this.microphone.onsilence = (at) => {
@@ -51,6 +51,7 @@ export class Call {
     for (let attempt = 0; attempt < 3; attempt++) {
       const answer = await this.tracker.fetch("/token", { method: "POST" });
       if (answer.ok) return (await answer.json()).token;
+      if (answer.status !== 429) break;
       await new Promise((done) => setTimeout(done, 1000));
     }
     throw new Error("the agent takes no call now");

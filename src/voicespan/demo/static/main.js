@@ -80,7 +80,7 @@ async function dial(mine, attempt) {
     await mine.call.open({ again: attempt });
     if (running === mine) $("help").open = false;
   } catch (error) {
-    if (running === mine && attempt === 0) lost(mine, attempt, error.message);
+    if (running === mine) lost(mine, attempt, error.message);
   }
 }
 

@@ -1,6 +1,7 @@
 // The microphone: frames of 20 ms, when they were taken, and when somebody begins and stops to speak.
 
 const FRAME_MS = 20;
+const KEPT_FRAMES = 1500; // half a minute: long enough for one that came at once, too short for a clock to drift away
 const ONSET_FRAMES = 4; // of the last five are loud: somebody speaks
 const END_FRAMES = 12;
 const QUIET = 0.006; // root mean square, of 1; below it nothing is speech
@@ -74,7 +75,7 @@ export class Microphone {
     const arrival = performance.now();
     this.#frames += 1;
     this.#arrivals.push(arrival - this.#frames * FRAME_MS);
-    if (this.#arrivals.length > 250) this.#arrivals.shift();
+    if (this.#arrivals.length > KEPT_FRAMES) this.#arrivals.shift();
     this.#hear(new Int16Array(pcm));
     this.onframe(pcm);
   }
