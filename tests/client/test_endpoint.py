@@ -225,6 +225,15 @@ def test_duplicates_are_ignored() -> None:
     assert [each.report.number for each in endpoint.taken] == [1, 3, 2, 200, 199]
 
 
+def test_a_number_far_back_costs_nothing() -> None:
+    """A client that counts to a trillion and then begins again is answered, and nothing fails or grows for it."""
+    endpoint = Endpoint()
+    for number in (1 << 40, 1):
+        assert endpoint.post(report(number)).status_code == 204
+    assert [each.report.number for each in endpoint.taken] == [1 << 40]
+    assert diagnostics.counters.get("internal_error") == 0
+
+
 def test_clients_are_bounded() -> None:
     """No more clients are remembered than there is room for."""
     endpoint = Endpoint(limits=Limits(address_burst=10**6))

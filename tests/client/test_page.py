@@ -31,9 +31,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 MS = 1_000_000
 
-needs_chromium = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium"
-)
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium")
 pytestmark = needs_chromium
 
 

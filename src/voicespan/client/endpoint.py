@@ -268,6 +268,7 @@ def openapi() -> dict[str, Any]:
         "400": "The report is malformed, or its times contradict each other.",
         "401": "The token is missing or wrong, or this origin may not report.",
         "408": "The report did not arrive in time.",
+        "415": "A content encoding other than gzip and deflate.",
         "413": f"The report is larger than {MAX_BYTES} bytes.",
         "429": "Too many reports; again after Retry-After seconds.",
     }
