@@ -46,7 +46,9 @@ class Service:
         self.headers: list[str | None] = []
         self.messages: list[dict[str, Any]] = []
         self.sockets: list[WebSocket] = []
-        self.app.mount("/api", voicespan.client_reports(on_report=self.taken.append, **options))
+        reports = voicespan.client_reports(on_report=self.taken.append, **options)
+        self.door: Any = reports.routes[0].endpoint.__self__  # type: ignore[attr-defined]
+        self.app.mount("/api", reports)
         self.app.get("/")(self.page)
         self.app.get("/work")(self.work)
         self.app.websocket("/talk")(self.talk)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -90,6 +93,40 @@ def test_an_endpoint_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert forwarding.take(marks, clock)
     assert time.monotonic() - began < 1
     wait_for(lambda: diagnostics.counters.get("client.forward_lost"))
+
+
+def test_an_endpoint_that_has_no_time_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks that are answered with 429 are sent again under the same number; what is malformed is not."""
+    monkeypatch.setattr(forward, "_GATHER_S", 0.001)
+    asked: list[dict[str, Any]] = []
+    statuses = {2: 429, 4: 400}
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            report = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if report["turns"]:
+                asked.append(report)
+            self.send_response(statuses.get(len(asked), 204) if report["turns"] else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    clock = RemoteClock()
+    clock.exchange(0, 0, 0, 0)
+    forwarding = Forward(lambda _: f"http://127.0.0.1:{server.server_port}/metrics", {"X-Own": "kept"})
+    for number in range(1, 5):
+        marks = TurnMarks(turn=number, traceparent=f"00-{1:032x}-{1:016x}-01", marks={"speech_start": 5.0})
+        assert forwarding.take(marks, clock)
+        wait_for(partial(lambda want: any(each["turns"][0]["turn"] == want for each in asked), number))
+        time.sleep(0.05)
+    server.shutdown()
+    server.server_close()
+    turns = [each["turns"][0]["turn"] for each in asked]
+    assert turns == [1, 2, 2, 3, 4]
+    assert asked[1]["number"] == asked[2]["number"] < asked[3]["number"]
 
 
 def test_what_waits_and_who_has_turns_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ CHECKS = [
 @schema.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_endpoint_keeps_to_its_schema(case: Case) -> None:
-    """Whatever is sent, the answer is one that the schema has; what it forbids is refused, and only reports are kept."""
+    """Whatever is sent, the answer is one of the schema's; what it forbids is refused, and only reports are kept."""
     before = len(taken)
     failed = diagnostics.counters.get("internal_error")
     answer = case.call_and_validate(checks=CHECKS)

@@ -228,6 +228,7 @@ def test_what_is_said_is_answered_and_shown(conversation: Conversation) -> None:
     assert "playback_stop" in conversation.shown[2]
 
 
+@pytest.mark.covers("A-M07", "A-M11", "A-T02", "A-T09")
 @pytest.mark.parametrize("index", [2, 3, 4])
 def test_the_heard_silence_is_what_was_recorded(conversation: Conversation, index: int) -> None:
     """`voice.response` is measured in the page, from the last sound of the user to the first of the agent."""
@@ -240,6 +241,7 @@ def test_the_heard_silence_is_what_was_recorded(conversation: Conversation, inde
     assert conversation.noted(index)["marks"]["playback_start"] == pytest.approx(answer[0], abs=TOLERANCE_MS)
 
 
+@pytest.mark.covers("A-M12", "A-M13", "A-M14", "A-T11", "A-T12", "A-T13", "A-V11")
 def test_speaking_over_the_reply_stops_it(conversation: Conversation) -> None:
     """The sound ends at once in the page, and all four phases are in the trace of the turn that was cut off."""
     spans = conversation.turn(3)
@@ -266,6 +268,7 @@ def test_agreeing_does_not_interrupt(conversation: Conversation) -> None:
     assert of(conversation.turn(3), n.SPAN_PLAYBACK_GAP)
 
 
+@pytest.mark.covers("A-L01", "A-L02", "A-L03", "A-L04", "A-L05", "A-M20", "A-M21", "A-T03", "A-T08", "A-V07", "A-V10")
 def test_the_tracker_says_it_in_the_exact_words(conversation: Conversation) -> None:
     """The page's console has the lines of the tracker, and its counts are of this conversation."""
     words = "\n".join(conversation.lines)
