@@ -23,8 +23,8 @@ export declare class PerformanceTracker {
   constructor(options?: Options);
   quality: { userIntents: Record<string, number>; [name: string]: unknown };
   readonly traceparent: string | null;
-  markSpeechStart(): void;
-  markSpeechEnd(): void;
+  markSpeechStart(moment?: { at?: number }): void;
+  markSpeechEnd(moment?: { at?: number }): void;
   /** Returns when the chunk was sent. */
   trackAudioSend(bytes: number): number;
   trackFirstTranscript(): void;
@@ -40,7 +40,10 @@ export declare class PerformanceTracker {
   trackError(type: string, detail?: { message?: string; [name: string]: unknown }): void;
   trackReconnection(): void;
   turn(traceparent: string, options?: { initiator?: "user" | "agent" }): void;
-  watch<C extends EventTarget>(channel: C): C;
+  /** With `realtime`, messages of the realtime protocol are marked too. */
+  watch<C extends EventTarget>(channel: C, options?: { realtime?: boolean }): C;
+  /** Exchange time stamps over it; the service answers by `session.clock_exchange`. */
+  watchClock<C extends Channel>(channel: C): C;
   send(channel: Channel, message: object): void;
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   watchAudio(

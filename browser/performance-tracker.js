@@ -49,6 +49,8 @@
   const SOON_MS = 200; // what belongs together is sent together
   const GREETINGS = 4; // reports at the start, for the clock
   const SILENCE_S = 0.8; // speech pauses for less
+  const CLOCK = "voicespan.clock";
+  const CLOCK_EVERY_MS = 10_000;
   const WORD = /^[A-Za-z0-9_.-]{1,40}$/;
 
   const now = () => performance.now();
@@ -98,8 +100,7 @@
     #user = null; // the turn in which the user speaks, or spoke last
     #reply = null; // the turn that is answered
     #samples = {};
-    #server = null;
-    #exchanges = [];
+    #clocks = new Map(); // name of a server's clock: exchanges with it
     #dropped = 0;
     #taps = [];
     #connection = null;
@@ -132,7 +133,8 @@
 
     // The user
 
-    markSpeechStart() {
+    /** `at`: when the page's detector is sure only afterwards. */
+    markSpeechStart({ at = now() } = {}) {
       const turn = this.#user;
       if (turn && turn.marks.response_created === undefined && !turn.over && !turn.marks.first_audio_delta
         && !turn.playing) {
@@ -146,12 +148,12 @@
       }
       if (this.#reply?.marks.response_complete !== undefined && !this.#reply.playing) this.#reply = null;
       this.#user = this.#begin();
-      this.#mark(this.#user, "speech_start", now());
+      this.#mark(this.#user, "speech_start", at);
       this.#log("Speech started");
     }
 
-    markSpeechEnd() {
-      if (this.#user) this.#mark(this.#user, "speech_end", now());
+    markSpeechEnd({ at = now() } = {}) {
+      if (this.#user) this.#mark(this.#user, "speech_end", at);
     }
 
     trackAudioSend(bytes) {
@@ -181,6 +183,7 @@
     }
 
     trackFirstAudioDelta(item = "") {
+      if (item && this.#turns.some((each) => each.items.has(item))) return;
       const turn = this.#answered();
       if (turn.items.has(item) || turn.items.size >= 64) return;
       turn.items.add(item);
@@ -272,16 +275,71 @@
       }
     }
 
-    /** Take the traceparent from every JSON message of a WebSocket or data channel. */
-    watch(channel) {
+    /**
+     * Take the traceparent from every JSON message of a WebSocket or data channel; with `realtime` also mark what the
+     * messages of the realtime protocol say (transcripts, responses, audio): then call nothing of this yourself.
+     */
+    watch(channel, { realtime = false } = {}) {
       channel.addEventListener("message", ({ data }) => {
-        if (typeof data !== "string" || !data.includes('"traceparent"')) return;
+        if (typeof data !== "string" || !(realtime || data.includes('"traceparent"'))) return;
+        let message;
         try {
-          const message = JSON.parse(data);
-          if (typeof message.traceparent === "string") this.turn(message.traceparent, message);
-        } catch { /* not ours */ }
+          message = JSON.parse(data);
+        } catch {
+          return; // not ours
+        }
+        if (typeof message?.traceparent === "string") this.turn(message.traceparent, message);
+        if (realtime) this.#realtime(message ?? {});
       });
       return channel;
+    }
+
+    #realtime({ type, item_id: item, delta }) {
+      switch (type) {
+        case "conversation.item.input_audio_transcription.delta": return this.trackFirstTranscript();
+        case "conversation.item.input_audio_transcription.completed": return this.trackFinalTranscript();
+        case "response.created": return this.trackResponseCreated();
+        case "response.audio.delta":
+        case "response.output_audio.delta":
+          this.trackFirstAudioDelta(item);
+          return typeof delta === "string" ? this.trackAudioReceived(delta) : undefined;
+        case "response.done": return this.trackResponseComplete();
+        default: return undefined;
+      }
+    }
+
+    /** Exchange time stamps over a WebSocket or data channel whose service answers them (`session.clock_exchange`). */
+    watchClock(channel) {
+      let last = null;
+      let count = 0;
+      const ask = () => {
+        if (channel.readyState > 1 || channel.readyState === "closed") return;
+        channel.send(JSON.stringify({ type: CLOCK, sent: now(), ...(last && { last }) }));
+        count += 1;
+        setTimeout(ask, count <= GREETINGS ? SOON_MS / 4 : CLOCK_EVERY_MS);
+      };
+      channel.addEventListener("message", ({ data }) => {
+        const back = now();
+        if (typeof data !== "string" || !data.includes(CLOCK)) return;
+        try {
+          const { type, sent, server, received, answered } = JSON.parse(data);
+          if (type === CLOCK) this.#exchanged(server, (last = [sent, received, answered, back]));
+        } catch { /* not ours */ }
+      });
+      if (channel.readyState === 1 || channel.readyState === "open") ask();
+      else channel.addEventListener("open", ask);
+      return channel;
+    }
+
+    /** Note an exchange of four time stamps with this clock; of the last ones the best is believed. */
+    #exchanged(server, stamps) {
+      if (!WORD.test(server) || !stamps.every(Number.isFinite)) return;
+      const exchanges = this.#clocks.get(server) ?? [];
+      exchanges.push(stamps);
+      if (exchanges.length > 16) exchanges.shift();
+      this.#clocks.delete(server); // the one that was heard last stands last
+      this.#clocks.set(server, exchanges);
+      if (this.#clocks.size > 4) this.#clocks.delete(this.#clocks.keys().next().value);
     }
 
     /** Send an object as JSON, with the traceparent of the turn. */
@@ -397,8 +455,22 @@
       this.#say("Time to First Token", "ttft", duration);
     }
 
+    /** The reply that a barge-in has stopped, where it goes on: what the user said meanwhile was no utterance. */
+    #resumed() {
+      const reply = this.#reply;
+      const user = this.#user;
+      if (!reply?.over || reply.bargeIns.length === 0) return null;
+      if (user && user.number > reply.number) {
+        const { response_created: created, first_audio_delta: delta } = user.marks;
+        if (user.traceparent || created !== undefined || delta !== undefined) return null; // it is answered
+        this.#turns = this.#turns.filter((each) => each !== user);
+        this.#user = reply.agent ? null : reply;
+      }
+      return reply;
+    }
+
     #heard(at) {
-      const turn = this.#answered();
+      const turn = this.#resumed() ?? this.#answered();
       const began = turn.marks.playback_start !== undefined;
       delete turn.marks.playback_end; // after a long pause it goes on
       const duration = this.#mark(turn, "playback_start", at, "speech_end");
@@ -458,7 +530,7 @@
 
     /** Turns with something to say, once there is a clock to place it by. */
     get #placed() {
-      return this.#exchanges.length > 0 ? this.#turns.filter((each) => each.waits) : [];
+      return this.#clocks.size > 0 ? this.#turns.filter((each) => each.waits) : [];
     }
 
     #due = true; // counts and latencies belong into the next report
@@ -520,12 +592,13 @@
 
     #again() {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => { this.#timer = null; this.#send(this.#exchanges.length === 0); },
+      this.#timer = setTimeout(() => { this.#timer = null; this.#send(this.#clocks.size === 0); },
         Math.min(10_000, 500 * 2 ** Math.min(this.#failures, 5)));
     }
 
     #body(report) {
-      return JSON.stringify({ ...report, clock: this.#server && { server: this.#server, exchanges: this.#exchanges } });
+      const clocks = Array.from(this.#clocks, ([server, exchanges]) => ({ server, exchanges }));
+      return JSON.stringify({ ...report, clocks });
     }
 
     #headers() {
@@ -552,11 +625,7 @@
       }
       if (this.#unanswered === report) this.#unanswered = null;
       const [server, received, answered] = (answer.headers.get("Voicespan-Clock") ?? "").split(" ");
-      if (!answered) return true;
-      if (server !== this.#server) this.#exchanges = []; // another machine: another clock
-      this.#server = server;
-      this.#exchanges.push([sent, Number(received), Number(answered), back]);
-      if (this.#exchanges.length > 16) this.#exchanges.shift();
+      if (answered) this.#exchanged(server, [sent, Number(received), Number(answered), back]);
       return true;
     }
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import uuid4
+
+NS_PER_MS = 1_000_000
 
 
 class Clock(Protocol):
@@ -22,6 +27,15 @@ class SystemClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     time_ns = staticmethod(time.time_ns)
+
+
+@cache
+def machine_clock() -> str:
+    """Return a name for this machine's monotonic clock: the same in all its processes until it starts anew."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError:
+        return uuid4().hex
 
 
 class Estimate(NamedTuple):
@@ -46,7 +60,7 @@ class RemoteClock:
 
     def __init__(self, samples: int = 16) -> None:
         """Remember the last `samples` exchanges, so that a drift is followed."""
-        self._samples: deque[tuple[int, int, int]] = deque(maxlen=samples)
+        self._samples: deque[tuple[int, int, int, int]] = deque(maxlen=samples)
 
     def exchange(self, remote_sent_ns: int, received_ns: int, sent_ns: int, remote_received_ns: int) -> None:
         """Take in one exchange: the remote side sent, this side received, this side answered, the remote received.
@@ -58,8 +72,7 @@ class RemoteClock:
         if round_trip_ns < 0:
             return
         offset_ns = ((received_ns - remote_sent_ns) + (sent_ns - remote_received_ns)) // 2
-        middle_ns = (remote_sent_ns + remote_received_ns) // 2
-        self._samples.append((middle_ns, round_trip_ns, offset_ns))
+        self._samples.append((remote_sent_ns, remote_received_ns, round_trip_ns, offset_ns))
 
     @property
     def known(self) -> bool:
@@ -69,24 +82,32 @@ class RemoteClock:
     @property
     def error_ns(self) -> int | None:
         """Bound of the offset's error at the latest exchange, in nanoseconds; None before the first."""
-        estimate = self.estimate(self._samples[-1][0]) if self._samples else None
+        if not self._samples:
+            return None
+        sent_ns, received_ns, _, _ = self._samples[-1]
+        estimate = self.estimate((sent_ns + received_ns) // 2)
         return None if estimate is None else estimate.error_ns
 
     @property
     def round_trip_ns(self) -> int | None:
         """The shortest of the last round trips in nanoseconds; None before the first exchange."""
-        return min((round_trip_ns for _, round_trip_ns, _ in self._samples), default=None)
+        return min((round_trip_ns for _, _, round_trip_ns, _ in self._samples), default=None)
 
     def estimate(self, remote_ns: int) -> Estimate | None:
         """Return this machine's monotonic time for a remote one, with its bound; None before the first exchange."""
         bounds = [
-            (round_trip_ns // 2 + abs(remote_ns - middle_ns) * self.MAX_DRIFT_PPM // 1_000_000, offset_ns)
-            for middle_ns, round_trip_ns, offset_ns in self._samples
+            (round_trip_ns // 2 + self._drifted_ns(remote_ns, sent_ns, received_ns), offset_ns)
+            for sent_ns, received_ns, round_trip_ns, offset_ns in self._samples
         ]
         if not bounds:
             return None
         error_ns, offset_ns = min(bounds)
         return Estimate(remote_ns + offset_ns, error_ns)
+
+    def _drifted_ns(self, remote_ns: int, sent_ns: int, received_ns: int) -> int:
+        """How far the clocks may have drifted apart from this exchange to a moment, and in the exchange itself."""
+        since_ns = abs(remote_ns - (sent_ns + received_ns) // 2) + received_ns - sent_ns
+        return since_ns * self.MAX_DRIFT_PPM // 1_000_000
 
     def local_ns(self, remote_ns: int) -> int | None:
         """Return the monotonic time of this machine for a remote one; None before the first exchange."""

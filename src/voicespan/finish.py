@@ -238,7 +238,8 @@ class _Finisher:
             ends["total"] = ends["playback_stop"]
             common[n.VOICE_BARGE_IN_DETECTION_S] = max(0, barge_in.detected_ns - barge_in.onset_ns) / NS_PER_S
         for phase, start_ns in starts.items():
-            reported = phase in ("playback_stop", "total") and ends[phase] == record.playback.stopped_ns
+            reported = phase in barge_in.seen or ends[phase] == record.playback.stopped_ns
+            reported = reported or (phase == "total" and "playback_stop" in barge_in.seen)
             attributes: dict[str, AttributeValue] = {
                 **common,
                 n.VOICE_BARGE_IN_PHASE: phase,

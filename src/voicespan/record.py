@@ -106,6 +106,8 @@ class BargeIn:
     """When the server stopped sending or cleared its buffer."""
     phases: dict[str, int] = field(default_factory=dict)
     """End of each reported phase."""
+    seen: set[str] = field(default_factory=set)
+    """Those that the client has told of."""
 
 
 @dataclass(slots=True)
@@ -132,6 +134,8 @@ class Playback:
     """The client's report: silent."""
     cut_ns: int | None = None
     """The client fell silent before everything was played, and no speech was known that would explain it."""
+    resumed_ns: int | None = None
+    """When the reply last went on: what stopped it before is history, also where a client tells of it only now."""
     paused_ns: int | None = None
     left_ns: int = 0
     """Length of audio not yet played when it was paused."""
@@ -141,6 +145,10 @@ class Playback:
     """Length of audio cut away by clears."""
     network: dict[str, AttributeValue] = field(default_factory=dict)
     """What the receiver said of the network, and the opinion score made of it."""
+
+    def went_on_after(self, at_ns: int) -> bool:
+        """Whether the reply was taken up again after this moment."""
+        return self.resumed_ns is not None and at_ns < self.resumed_ns
 
     @property
     def shift_ns(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from opentelemetry import trace
 
-from voicespan import diagnostics, hooked, settings
+from voicespan import diagnostics, exchange, hooked, settings
 from voicespan import names as n
 from voicespan.clock import Clock, RemoteClock
 from voicespan.connection import offered
@@ -305,6 +305,15 @@ class Session:
         """Note that what was sent is dropped or held: the next frame that leaves begins anew."""
         if self._sent is not None:
             self._sent.restart()
+
+    @guarded
+    def clock_exchange(self, message: object, *, received_ns: int | None = None) -> dict[str, Any] | None:
+        """Return the answer to a message of `performance-tracker.js` about clocks; None where it is another message.
+
+        `message` is the decoded JSON of a WebSocket or data channel, `received_ns` when it came (monotonic; now).
+        Send the answer back at once: `remote_clock` learns of the client's clock by it, and so do the reports.
+        """
+        return exchange.answer(message, self.remote_clock, self.recorder.clock.monotonic_ns, received_ns)
 
     @property
     def had_media(self) -> bool:

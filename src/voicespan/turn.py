@@ -387,6 +387,8 @@ class Turn:
         playback = record.playback
         if playback.stopped_ns is not None and playback.stopped_ns >= playback.last_sent_ns:
             return
+        if playback.went_on_after(moment_ns):
+            return
         cut = moment_ns + GAP_NS < playback.end_ns + playback.shift_ns
         playback.stopped_ns = moment_ns
         if not cut:
@@ -477,6 +479,7 @@ class Turn:
             playback.left_ns = 0
             playback.paused_ns = None
             playback.stopped_ns = None
+            playback.resumed_ns = moment_ns
 
     @guarded
     def interrupted(self, at: int | None = None) -> None:
@@ -491,8 +494,11 @@ class Turn:
                 record.barge_in = BargeIn(moment_ns, onset_ns)
 
     @guarded
-    def barge_in(self, phase: Phase, at: int | None = None) -> None:
-        """Say that one phase of the reaction to a barge-in is done; phases start at the detection."""
+    def barge_in(self, phase: Phase, at: int | None = None, *, reported: bool = False) -> None:
+        """Say that one phase of the reaction to a barge-in is done; phases start at the detection.
+
+        `reported` says that the client has seen it, where the session's `measurement_point` is.
+        """
         record = self._live("barge_in")
         moment_ns = self.moment(at, "barge_in")
         if record is None or moment_ns is None:
@@ -500,8 +506,11 @@ class Turn:
         with self._session.lock:
             if record.barge_in is None and self.pending is not None and self._playing_at(moment_ns):
                 record.barge_in = BargeIn(self.pending.record.announced_ns, self.pending.record.onset_ns)
-            if record.barge_in is not None:
-                record.barge_in.phases.setdefault(phase, max(moment_ns, record.barge_in.detected_ns))
+            barge_in = record.barge_in
+            if barge_in is not None and phase not in barge_in.phases and not record.playback.went_on_after(moment_ns):
+                barge_in.phases[phase] = max(moment_ns, barge_in.detected_ns)
+                if reported:
+                    barge_in.seen.add(phase)
 
     @guarded
     def client_marked(self, mark: str, at: int, *, error_ns: int | None = None) -> None:
@@ -539,7 +548,7 @@ class Turn:
 
     def _playing_at(self, at_ns: int) -> bool:
         playback = self.record.playback
-        if playback.first_sent_ns is None or at_ns < playback.first_sent_ns:
+        if playback.first_sent_ns is None or at_ns < playback.first_sent_ns or playback.went_on_after(at_ns):
             return False
         return playback.paused_ns is not None or at_ns < playback.out_ns
 

@@ -13,6 +13,7 @@ from fastapi.requests import Request  # noqa: TC002 - FastAPI reads the annotati
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 import voicespan
+from voicespan.clock import RemoteClock
 from voicespan.emit import recorder
 
 if TYPE_CHECKING:
@@ -45,10 +46,14 @@ class Service:
         self.headers: list[str | None] = []
         self.messages: list[dict[str, Any]] = []
         self.sockets: list[WebSocket] = []
-        self.app.mount("/api", voicespan.client_reports(on_report=self.taken.append, **options))
+        reports = voicespan.client_reports(on_report=self.taken.append, **options)
+        self.door: Any = reports.routes[0].endpoint.__self__  # type: ignore[attr-defined]
+        self.app.mount("/api", reports)
         self.app.get("/")(self.page)
         self.app.get("/work")(self.work)
         self.app.websocket("/talk")(self.talk)
+        self.app.websocket("/clock")(self.compare)
+        self.clock = RemoteClock()
         self.address = ""
 
     async def page(self) -> HTMLResponse:
@@ -68,6 +73,14 @@ class Service:
                 message = await socket.receive_json()
                 self.messages.append(message)
                 await socket.send_json(message.get("echo", {}))
+
+    async def compare(self, socket: WebSocket) -> None:
+        """Compare clocks with the client."""
+        await socket.accept()
+        with voicespan.session() as session, contextlib.suppress(WebSocketDisconnect):
+            self.clock = session.remote_clock
+            while True:
+                await socket.send_json(session.clock_exchange(await socket.receive_json()))
 
     def marks(self) -> dict[str, float]:
         """Every mark that was taken, by name: the client's milliseconds."""

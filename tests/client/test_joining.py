@@ -44,7 +44,14 @@ def report(voice: VoiceRecorder, traceparent: str, server: str = SERVER, **field
     turn = {"turn": 1, "traceparent": traceparent, "marks": marks, "barge_in": barge_in}
     clock = {"server": server, "exchanges": [exchange]}
     return Report.model_validate(
-        {"version": 1, "client": "0" * 32, "number": 1, "sent_ms": AHEAD_MS + now_ms, "clock": clock, "turns": [turn]}
+        {
+            "version": 1,
+            "client": "0" * 32,
+            "number": 1,
+            "sent_ms": AHEAD_MS + now_ms,
+            "clocks": [clock],
+            "turns": [turn],
+        }
         | fields
     )
 
@@ -101,6 +108,50 @@ def test_a_barge_in_that_the_client_has_seen(voice: VoiceRecorder) -> None:
     assert voice.turns[0].outcome == "interrupted"
     playback = next(span for span in voice.turns[0].spans if span.name == n.SPAN_PLAYBACK)
     assert playback.attributes[n.VOICE_PLAYBACK_HEARD_S] == pytest.approx(1.03)
+
+
+def test_who_has_seen_a_phase(voice: VoiceRecorder) -> None:
+    """What the client has measured says so, and so does the total that follows from it; the worker's pause does not."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 5.0)
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(3000)
+        speech = session.user_turn(at=voice.clock.at(2400))
+        phases = [("playback_stop", 2500.0, 2530.0), ("server_cancel", 2500.0, 2560.0)]
+        joining.take(report(voice, turn.traceparent, barge_in=phases))
+        turn.barge_in("worker_pause")
+        turn.audio_cleared()
+        speech.committed()
+    spans = [span for span in voice.turns[0].spans if span.name == n.SPAN_BARGE_IN]
+    points = {span.attributes[n.VOICE_BARGE_IN_PHASE]: span.attributes[n.VOICE_MEASUREMENT_POINT] for span in spans}
+    assert points == {
+        "playback_stop": "client", "server_cancel": "client", "total": "client", "worker_pause": "server"
+    }  # fmt: skip
+
+
+def test_a_report_that_comes_after_the_reply_went_on(voice: VoiceRecorder) -> None:
+    """A client that tells late of the silence that was a false interruption makes no interruption of it."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 5.0)
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(2500)
+        speech = session.user_turn(at=voice.clock.at(2400))
+        turn.interrupted()
+        turn.audio_paused()
+        voice.clock.to(3200)
+        turn.audio_resumed()
+        speech.dismissed()
+        phases = [("playback_stop", 2500.0, 2530.0), ("server_cancel", 2500.0, 2531.0)]
+        joining.take(report(voice, turn.traceparent, marks={"playback_end": 2530.0}, barge_in=phases))
+        assert turn.record.barge_in is None
+        assert turn.record.playback.stopped_ns is None
+        voice.clock.to(9000)
+        turn.end()
+    assert voice.turns[0].outcome == "completed"
 
 
 def test_an_unknown_turn_is_waited_for(voice: VoiceRecorder) -> None:

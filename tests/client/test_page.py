@@ -31,7 +31,8 @@ ARGUMENTS = [
 ]  # fmt: skip
 MS = 1_000_000
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def page(browser: Browser, service: Service, lines: list[str]) -> Iterator[Page]
     opened.on("console", lambda message: lines.append(message.text))
     opened.add_init_script(NOTE)
     opened.goto(service.address)
-    wait_for(lambda: any(each.report.clock and len(each.report.clock.exchanges) > 1 for each in service.taken))
+    wait_for(lambda: any(any(len(clock.exchanges) > 1 for clock in each.report.clocks) for each in service.taken))
     yield opened
     opened.close()
 
@@ -218,6 +219,41 @@ def test_the_export_button(page: Page) -> None:
     assert metrics["turns"][0]["marks"].keys() == {"speech_start"}
 
 
+FALSE_INTERRUPTION = """async ([traceparent, next]) => {
+  const tracker = window.perfTracker, pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const noise = async () => {
+    const start = performance.now();
+    tracker.trackBargeIn("playback_stop", start);
+    tracker.markSpeechStart();
+    await pause(20);
+    tracker.markSpeechEnd();
+  };
+  tracker.markSpeechStart(); tracker.markSpeechEnd(); tracker.turn(traceparent);
+  tracker.trackFirstAudioDelta("reply"); tracker.trackAudioPlaybackStart();
+  await pause(30);
+  await noise();
+  tracker.trackFirstAudioDelta("reply"); tracker.trackAudioPlaybackStart();
+  await pause(30);
+  const again = performance.now();
+  await noise();
+  tracker.turn(next); tracker.trackResponseCreated(); tracker.trackFirstAudioDelta("next");
+  tracker.trackAudioPlaybackStart();
+  return { again, turns: tracker.metrics().turns };
+}"""
+
+
+def test_a_reply_that_goes_on_is_the_same_turn(page: Page) -> None:
+    """After a sound that was no utterance, the reply's sound is its own as before; the next utterance is a turn."""
+    names = [f"00-{number:032x}-{number:016x}-01" for number in (1, 2)]
+    seen = page.evaluate(FALSE_INTERRUPTION, names)
+    first, second = seen["turns"]
+    assert [first["traceparent"], second["traceparent"]] == names
+    assert [each["start_ms"] >= seen["again"] for each in first["barge_in"]] == [False, True]
+    assert first["marks"]["playback_end"] >= seen["again"]
+    assert second["marks"]["speech_start"] >= seen["again"]
+    assert second["marks"].keys() >= {"first_audio_delta", "playback_start"}
+
+
 HEAR = """async ({ traceparent, delay, length }) => {
   const tracker = window.perfTracker;
   tracker.turn(traceparent, { initiator: "agent" });
@@ -319,6 +355,86 @@ def test_traceparent_on_fetch_and_sockets(page: Page, service: Service) -> None:
     assert "traceparent" not in service.messages[0]
     assert service.messages[1] == {"type": "cancel", "traceparent": turn.traceparent}
     assert service.headers == [turn.traceparent]
+
+
+REALTIME = """async (name) => {
+  const tracker = window.perfTracker;
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/talk");
+  tracker.watch(socket, { realtime: true });
+  await new Promise((done) => socket.addEventListener("open", done));
+  const told = async (message) => {
+    const came = new Promise((done) => socket.addEventListener("message", done, { once: true }));
+    socket.send(JSON.stringify({ echo: message }));
+    await came;
+  };
+  tracker.markSpeechStart();
+  await told({ type: "conversation.item.input_audio_transcription.delta", delta: "what", traceparent: name });
+  tracker.markSpeechEnd();
+  await told({ type: "conversation.item.input_audio_transcription.completed", transcript: "what" });
+  await told({ type: "response.created" });
+  await told({ type: "response.audio.delta", item_id: "one", delta: "AAAA" });
+  const heard = performance.now();
+  await told({ type: "response.audio.delta", item_id: "one", delta: "AAA=" });
+  await told({ type: "response.done" });
+  await told({ type: "another" });
+  const { turns, counters } = tracker.metrics();
+  return { turns, counters, heard };
+}"""
+
+
+@pytest.mark.covers("A-E04", "A-V09", "A-V10")
+def test_messages_of_the_realtime_protocol(page: Page) -> None:
+    """The tracker reacts to these exact types by itself: transcripts, the response, its audio and its end."""
+    seen = page.evaluate(REALTIME, f"00-{5:032x}-{5:016x}-01")
+    (turn,) = seen["turns"]
+    assert turn["marks"].keys() == {
+        "speech_start", "first_transcript", "speech_end", "final_transcript", "response_created", "first_audio_delta",
+        "response_complete",
+    }  # fmt: skip
+    assert turn["marks"]["first_audio_delta"] <= seen["heard"]
+    assert turn["traceparent"] == f"00-{5:032x}-{5:016x}-01"
+    assert (seen["counters"]["audio_received_chunks"], seen["counters"]["audio_received_bytes"]) == (2, 5)
+
+
+@pytest.mark.covers("A-Q03")
+@pytest.mark.parametrize("first", ["trackResponseCreated", "trackFirstAudioDelta"])
+def test_first_output_is_what_comes_first(page: Page, first: str) -> None:
+    """The time to the first token ends with the response or its audio, whichever is first."""
+    seen = page.evaluate(
+        """async (first) => {
+          const tracker = window.perfTracker, pause = (ms) => new Promise((done) => setTimeout(done, ms));
+          const both = ["trackResponseCreated", "trackFirstAudioDelta"];
+          tracker.markSpeechStart(); tracker.markSpeechEnd();
+          await pause(10);
+          tracker.trackFinalTranscript();
+          for (const name of [first, both.find((each) => each !== first)]) { await pause(20); tracker[name](); }
+          const { latencies, turns } = tracker.metrics();
+          return { latencies, marks: turns[0].marks }; }""",
+        first,
+    )
+    marks = seen["marks"]
+    earliest = min(marks["response_created"], marks["first_audio_delta"])
+    assert seen["latencies"]["ttft"]["max_ms"] == pytest.approx(earliest - marks["speech_end"])
+    assert seen["latencies"]["asr"]["max_ms"] == pytest.approx(marks["final_transcript"] - marks["speech_end"])
+
+
+def test_machines_are_remembered_in_number(page: Page, service: Service) -> None:
+    """However many machines answer, a report has the exchanges of four of them at most, and is taken."""
+    answers = iter(range(100))
+    page.route(
+        "**/api/metrics",
+        lambda route: route.fulfill(status=204, headers={"Voicespan-Clock": f"machine{next(answers)} 5 6"}),
+    )
+    page.evaluate("""async () => { for (let i = 0; i < 6; i++) {
+      const tracker = window.perfTracker;
+      tracker.markSpeechStart(); tracker.markSpeechEnd(); tracker.trackFinalTranscript();
+      await new Promise((done) => setTimeout(done, 350)); } }""")
+    page.unroute("**/api/metrics")
+    before = len(service.taken)
+    page.evaluate("() => window.perfTracker.stop()")
+    while len(service.taken) <= before:
+        page.wait_for_timeout(20)
+    assert 2 < len(service.taken[-1].report.clocks) <= 4
 
 
 def test_data_channel_and_its_statistics(page: Page, service: Service) -> None:

@@ -45,6 +45,7 @@ def test_help_names_every_option() -> None:
     result = CliRunner().invoke(command.demo, ["--help"])
     assert result.exit_code == 0
     for option in (
+        "--mic",
         "--no-browser",
         "--exit",
         "--json",
@@ -81,6 +82,14 @@ def test_the_page_is_opened_before_the_call(
     result = CliRunner().invoke(command.demo, ["--port", "0", "--db", str(tmp_path / "x.db"), *arguments])
     assert result.exit_code == 0, result.output
     assert happened == [*(["page"] if opened else []), f"talks, content {content}"]
+
+
+@pytest.mark.parametrize("other", ["--exit", "--json", "--scenarios=plain"])
+def test_a_person_has_no_script(other: str) -> None:
+    """With --mic nothing that is about the script can be asked for."""
+    result = CliRunner().invoke(command.demo, ["--mic", other])
+    assert result.exit_code == 2
+    assert "--mic has no script" in result.output
 
 
 def test_an_unusable_database_is_one_line(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from voicespan.demo import pcm, protocol
-from voicespan.demo.line import Line, Speaker
+from voicespan.demo.line import Line, Silenced, Speaker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -223,6 +223,67 @@ async def test_the_callers_clock_is_understood(voice: VoiceRecorder) -> None:
             assert [frame async for frame in line.frames()] == []
             assert line.spoken_at(pcm.RATE) == begin_ns + 1_000_000_000
     assert session.end_reason == "client_disconnect"
+
+
+def clock_of(offset_ns: int, at_ns: int) -> dict[str, Any]:
+    """Return an exchange that took no time with a caller whose clock is ahead."""
+    return told(protocol.CLOCK, t0=at_ns + offset_ns, t1=at_ns, t2=at_ns, t3=at_ns + offset_ns)
+
+
+async def test_a_page_says_anew_when_its_samples_were_taken(voice: VoiceRecorder) -> None:
+    """A sound card that drifts is followed: the latest word on a sample counts for those around it."""
+    now_ns, offset_ns = voice.clock.monotonic_ns(), 7_000_000_000
+    socket = FakeSocket(
+        clock_of(offset_ns, now_ns),
+        told(protocol.START, at=now_ns + offset_ns),
+        told(protocol.MICROPHONE, sample=pcm.RATE, at=now_ns + offset_ns + 1_040_000_000),
+    )
+    with voice.session() as session:
+        async with Line(cast("Any", socket), session) as line:
+            assert [each async for each in line.frames()] == []
+            assert line.spoken_at(2 * pcm.RATE) == now_ns + 2_040_000_000
+
+
+async def test_a_page_that_silences_the_reply_says_when(voice: VoiceRecorder) -> None:
+    """The moment comes in order with the frames, on this machine's clock."""
+    now_ns, offset_ns = voice.clock.monotonic_ns(), 7_000_000_000
+    frames = [{"type": "websocket.receive", "bytes": frame(number)} for number in range(2)]
+    socket = FakeSocket(
+        clock_of(offset_ns, now_ns), frames[0], told(protocol.CANCEL, at=now_ns + offset_ns - 5_000), frames[1]
+    )
+    with voice.session() as session:
+        async with Line(cast("Any", socket), session) as line:
+            came = [each async for each in line.frames()]
+    assert came == [frame(0), Silenced(now_ns - 5_000), frame(1)]
+
+
+async def test_a_page_leaves_the_times_to_its_tracker(speaker: Speaker, caller: Caller) -> None:
+    """Where a caller says how much was played and not when, the position is taken and no mark is made."""
+    fake, turn = a_turn()
+    for number in range(12):
+        await speaker.play(turn, frame(number))
+    await caller.has(8)
+    speaker.hold()
+    speaker.stopped(1, None, 5)
+    assert "audio_stopped" not in fake.marks
+    speaker.resume()
+    await caller.has(9)
+    assert caller.frames[8] == 5
+    speaker.stopped(1, 17, 5)
+    assert "audio_stopped" in fake.marks
+
+
+async def test_the_trackers_clock_messages_are_answered(voice: VoiceRecorder) -> None:
+    """A page compares clocks by the tracker's own messages."""
+    socket = FakeSocket(
+        {"type": "websocket.receive", "text": json.dumps({"type": "voicespan.clock", "sent": 12.5})},
+    )
+    with voice.session() as session:
+        async with Line(cast("Any", socket), session) as line:
+            assert [each async for each in line.frames()] == []
+            await asyncio.sleep(0.01)
+    (answer,) = socket.sent
+    assert (answer["type"], answer["sent"]) == ("voicespan.clock", 12.5)
 
 
 async def test_a_ping_is_answered_with_three_times() -> None:

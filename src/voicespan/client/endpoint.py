@@ -27,22 +27,23 @@ from starlette.routing import Route
 from voicespan import diagnostics
 from voicespan.client import tracker
 from voicespan.client.counting import count
-from voicespan.client.joining import NS_PER_MS, WAIT_S, Joining, server_clock
+from voicespan.client.forward import CLOCK_HEADER, Forward
+from voicespan.client.joining import WAIT_S, Joining
 from voicespan.client.rate import Rate
 from voicespan.client.report import MAX_BYTES, MalformedReportError, Report, read
 from voicespan.client.totals import Totals
+from voicespan.clock import NS_PER_MS, machine_clock
 from voicespan.guard import swallowed
 from voicespan.local import body
 from voicespan.local.body import RefusedError, read_body
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from voicespan.client.joining import Turns
     from voicespan.client.report import Counters
 
-CLOCK_HEADER = "Voicespan-Clock"
 _BEARER = "bearer "
 _METHODS = "POST, OPTIONS"
 
@@ -78,6 +79,8 @@ def client_reports(
     limits: Limits | None = None,
     on_report: Callable[[Taken], None] | None = None,
     turns: Turns | None = None,
+    owner: Callable[[str], str | None] | None = None,
+    owner_headers: Mapping[str, str] | None = None,
 ) -> Starlette:
     """Return the application that takes the reports of `performance-tracker.js`, and serves it.
 
@@ -86,13 +89,18 @@ def client_reports(
     `on_report` is called with each accepted report, on the event loop: it must be quick too. `turns` knows the open
     turns; by default those of this process.
 
+    Where other processes have the turns, `owner` says which: it is asked with the traceparent of a turn that is not
+    here, and returns the address of that process's endpoint ("http://10.0.0.7:8000/api/metrics"), None for this one.
+    `owner_headers` go along, such as its token.
+
     Moments of open turns become part of their traces. Nothing is kept of a report that was refused.
     """
     if turns is None:
         from voicespan.emit import recorder
 
         turns = recorder()
-    door = _Door(tuple(origins), token, limits or Limits(), on_report, turns)
+    forward = None if owner is None else Forward(owner, owner_headers)
+    door = _Door(tuple(origins), token, limits or Limits(), on_report, turns, forward)
     files = [Route(f"/{name}", partial(_file, name, media), methods=["GET"]) for name, media in tracker.FILES.items()]
     return Starlette(
         routes=[
@@ -114,6 +122,7 @@ class _Door:
         limits: Limits,
         on_report: Callable[[Taken], None] | None,
         turns: Turns,
+        forward: Forward | None,
     ) -> None:
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._token = token
@@ -123,8 +132,8 @@ class _Door:
         self._clients = Rate(limits.client_per_s, limits.client_burst, time.monotonic_ns)
         self._addresses = Rate(limits.address_per_s, limits.address_burst, time.monotonic_ns)
         self._totals = Totals()
-        self._server = server_clock()
-        self._joining = Joining(turns, time.monotonic_ns, self._server)
+        self._server = machine_clock()
+        self._joining = Joining(turns, time.monotonic_ns, self._server, forward=forward)
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -259,6 +268,7 @@ def openapi() -> dict[str, Any]:
         "400": "The report is malformed, or its times contradict each other.",
         "401": "The token is missing or wrong, or this origin may not report.",
         "408": "The report did not arrive in time.",
+        "415": "A content encoding other than gzip and deflate.",
         "413": f"The report is larger than {MAX_BYTES} bytes.",
         "429": "Too many reports; again after Retry-After seconds.",
     }

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from uuid import uuid4
 
-from voicespan import diagnostics
-from voicespan.clock import RemoteClock
+from voicespan import diagnostics, exchange
+from voicespan.clock import NS_PER_MS, RemoteClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from voicespan.client.forward import Forward
     from voicespan.client.report import Exchanges, Network, Report, TurnMarks
     from voicespan.turn import Turn
 
@@ -20,7 +19,6 @@ WAIT_S = 3.0
 MAX_WAITING = 500
 TRAILING_NS = 1_000_000_000
 """Speech ends in silence that was synthesized with it: what falls silent this much early was not cut."""
-NS_PER_MS = 1_000_000
 
 
 class Turns(Protocol):
@@ -30,19 +28,13 @@ class Turns(Protocol):
         """Return the turn of this trace while it is open."""
 
 
-def server_clock() -> str:
-    """Return a name for this machine's monotonic clock: the same in all its processes until it starts anew."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
-    except OSError:
-        return uuid4().hex
-
-
 class Joining:
     """Gives marks to open turns. Not thread-safe: the event loop's thread calls it."""
 
-    def __init__(self, turns: Turns, now_ns: Callable[[], int], server: str) -> None:
+    def __init__(self, turns: Turns, now_ns: Callable[[], int], server: str, *, forward: Forward | None = None) -> None:
+        """`forward` knows the turns that other processes have."""
         self._turns = turns
+        self._forward = forward
         self._now_ns = now_ns
         self._server = server
         self._waiting: list[tuple[int, TurnMarks, RemoteClock]] = []
@@ -54,7 +46,7 @@ class Joining:
     def take(self, report: Report) -> None:
         """Give every mark to its turn; what belongs to a turn that is not known waits for it a while."""
         self.retry()
-        clock = self._clock(report.clock)
+        clock = self._clock(report.clocks)
         for marks in report.turns:
             if marks.traceparent is None:
                 continue
@@ -62,6 +54,8 @@ class Joining:
                 diagnostics.counters.add("client.no_clock")
             elif (turn := self._turn(marks.traceparent)) is not None:
                 join(turn, marks, clock, report.network)
+            elif self._forward is not None and self._forward.take(marks, clock):
+                continue
             elif len(self._waiting) < MAX_WAITING:
                 self._waiting.append((self._now_ns(), marks, clock))
             else:
@@ -88,32 +82,32 @@ class Joining:
         turn = self._turns.open_turn(int(trace_id, 16))
         return turn if turn is not None and turn.record.span_id == int(span_id, 16) else None
 
-    def _clock(self, told: Exchanges | None) -> RemoteClock:
+    def _clock(self, told: Iterable[Exchanges]) -> RemoteClock:
         """The client's clock; exchanges with another machine, or that end in the future, say nothing of it."""
-        clock = RemoteClock()
-        if told is not None and told.server == self._server:
-            now_ns = self._now_ns()
-            for stamps in told.exchanges:
-                sent, received, answered, back = (round(each * NS_PER_MS) for each in stamps)
-                if answered <= now_ns:
-                    clock.exchange(sent, received, answered, back)
+        clock, now_ns = RemoteClock(), self._now_ns()
+        for each in told:
+            if each.server == self._server:
+                for stamps in each.exchanges:
+                    exchange.learn(clock, stamps, now_ns)
         return clock
 
 
 def join(turn: Turn, marks: TurnMarks, clock: RemoteClock, network: Network | None) -> None:
     """Give the marks to the turn, in the order in which they happened."""
     turn.session.reports = True  # from now on the turn waits for what the client hears
+    before_ns = round(marks.error_ms * NS_PER_MS)
     for mark, at_ms in sorted(marks.marks.items(), key=lambda item: item[1]):
         estimate = clock.estimate(round(at_ms * NS_PER_MS))
         if estimate is not None:
-            turn.client_marked(mark, estimate.local_ns, error_ns=estimate.error_ns)
+            error_ns = before_ns + estimate.error_ns
+            turn.client_marked(mark, estimate.local_ns, error_ns=error_ns)
             if mark == "playback_start":
-                turn.audio_heard(estimate.local_ns, error_ns=estimate.error_ns)
+                turn.audio_heard(estimate.local_ns, error_ns=error_ns)
     for each in marks.barge_in:
         start_ns, end_ns = (clock.local_ns(round(at * NS_PER_MS)) for at in (each.start_ms, each.end_ms))
         if start_ns is not None and end_ns is not None and each.phase != "total":
             turn.interrupted(start_ns)  # the total is concluded from the onset and the silence
-            turn.barge_in(each.phase, end_ns)
+            turn.barge_in(each.phase, end_ns, reported=True)
     silent_ms = marks.marks.get("playback_end")
     silent_ns = None if silent_ms is None else clock.local_ns(round(silent_ms * NS_PER_MS))
     if silent_ns is not None:

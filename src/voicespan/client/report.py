@@ -47,10 +47,13 @@ class _Form(BaseModel):
 
 
 class Exchanges(_Form):
-    """Exchanges of four time stamps: client sent, server received, server answered, client received."""
+    """Exchanges of four time stamps: client sent, server received, server answered, client received.
+
+    Over the endpoint and over the socket alike: what counts is whose clock the inner two are of.
+    """
 
     server: Word
-    """Which clock the inner times are of, as the server's answer named it."""
+    """Which clock that is, as the server's answer named it."""
     exchanges: Annotated[list[Annotated[list[Time], Field(min_length=4, max_length=4)]], Field(max_length=16)]
 
 
@@ -75,6 +78,8 @@ class TurnMarks(_Form):
     """How long each new mark took: from the end of speech; first_transcript from its start, response_complete from
     response_created."""
     barge_in: Annotated[list[BargeIn], Field(max_length=16)] = []
+    error_ms: Length = 0
+    """How far off the times may be already: a gateway's, that passes on what another clock has measured."""
 
 
 class Counters(_Form):
@@ -125,7 +130,7 @@ class Report(_Form):
     number: Annotated[int, Field(ge=1, le=1 << 40)]
     """Counts up; a report that is sent again has the same number, and is taken once."""
     sent_ms: Time
-    clock: Exchanges | None = None
+    clocks: Annotated[list[Exchanges], Field(max_length=4)] = []
     turns: Annotated[list[TurnMarks], Field(max_length=MAX_TURNS)] = []
     counters: Counters | None = None
     latencies: dict[Latency, Summary] = {}
@@ -168,6 +173,6 @@ def _check_times(report: Report) -> None:
                 raise MalformedReportError("turns: a mark is after the report was sent, or too old")
         if any(each.end_ms < each.start_ms for each in turn.barge_in):
             raise MalformedReportError("barge_in: it ends before it starts")
-    for sent, received, answered, back in report.clock.exchanges if report.clock else ():
+    for sent, received, answered, back in (stamps for each in report.clocks for stamps in each.exchanges):
         if not (sent <= back <= latest and received <= answered):
             raise MalformedReportError("clock: an exchange that cannot be")

@@ -56,8 +56,10 @@ class Totals:
             client.taken = ((client.taken << min(ahead, _WINDOW)) | 1) & ((1 << _WINDOW) - 1)
             client.newest = report.number
             return True
-        bit = 1 << -ahead
-        if -ahead >= _WINDOW or client.taken & bit:
+        if -ahead >= _WINDOW:
+            return False
+        bit = 1 << -ahead  # never more than the window: a client may send any two numbers
+        if client.taken & bit:
             return False
         client.taken |= bit
         return True

@@ -10,10 +10,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -39,6 +39,7 @@ _NEEDS = ("espeakng_loader", "fastapi", "grpc", "openai", "pocketsphinx", "pysil
 OTLP_ENDPOINT = "http://127.0.0.1:4318"
 BESIDE_PORT = 4320
 """Where the demo receives while a Collector has the usual port, and the viewer of `voicespan stack` the next one."""
+T = TypeVar("T")
 _PIPE_WIDTH = 120
 _INTERRUPTED = 130
 
@@ -48,7 +49,10 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
 
 
 @click.command()
-@click.option("--no-browser", is_flag=True, help="Do not open the viewer's page.")
+@click.option(
+    "--mic", is_flag=True, help="Talk to the agent yourself: a page takes the microphone and shows each turn."
+)
+@click.option("--no-browser", is_flag=True, help="Do not open a page.")
 @click.option(
     "--exit", "exit_", is_flag=True, help="End after the conversation; status 1 when a turn is missing or wrong."
 )
@@ -81,6 +85,7 @@ for _name in _NEEDS:  # the command line says what to install; importing them al
 )
 def demo(
     *,
+    mic: bool,
     no_browser: bool,
     exit_: bool,
     as_json: bool,
@@ -96,9 +101,12 @@ def demo(
 
     A caller and an agent talk for a minute: real speech, detection, recognition and synthesis in three processes. Each
     turn is drawn as it arrives, here and on the page that opens in the browser. Then the turns stay to be looked at
-    until Ctrl-C.
+    until Ctrl-C. With --mic you are the caller.
     """
     from voicespan.local.server import DEFAULT_PORT, Receiver
+
+    if mic and (exit_ or as_json or names is not None):
+        raise click.UsageError("--mic has no script: it goes with none of --exit, --json, --scenarios")
 
     script = _script(names)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH)
@@ -115,6 +123,9 @@ def demo(
 
         if not as_json:
             _introduce(receiver, console, stays=stays)
+        if mic:
+            _attend(receiver, where, console, seed=seed, browser=not no_browser)
+            return
         if stays and not no_browser:
             open_page(receiver.endpoint)
         listener = None if as_json else _listener(console)
@@ -131,6 +142,19 @@ def demo(
             _stay(receiver, console)
     if any(result.problem for result in results):
         sys.exit(1)
+
+
+def _attend(receiver: Receiver, where: Path, console: Console, *, seed: int, browser: bool) -> None:
+    """Let a person talk until Ctrl-C."""
+    from voicespan.demo.conversation import attend
+
+    def opened(page: str) -> None:
+        console.print(f"\nTalk to the agent at {page}; Ctrl-C ends.", highlight=False)
+        if browser:
+            open_page(page)
+
+    with suppress(asyncio.CancelledError, KeyboardInterrupt):
+        _run(attend(receiver, where, opened, seed=seed, listener=_listener(console)))
 
 
 def _script(names: str | None) -> Sequence[Scenario]:
@@ -172,10 +196,10 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         yield Path(directory)
 
 
-def _run(work: Coroutine[Any, Any, list[Result]]) -> list[Result]:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; SIGINT and SIGTERM cancel it, also in its last moments, so that no process is left behind."""
 
-    async def cancellable() -> list[Result]:
+    async def cancellable() -> T:
         task = asyncio.ensure_future(work)
         stopped = asyncio.Event()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voicespan.demo import truth
-from voicespan.demo.processes import MODEL_VARIABLE, Processes
+from voicespan.demo.processes import MODEL_VARIABLE, Processes, ProcessFailed
 from voicespan.demo.scenarios import GREETING, Scenario
 
 if TYPE_CHECKING:
@@ -99,6 +99,38 @@ async def converse(
     notes = list(truth.read(processes.truth))
     trace_ids, recorded = _trace_ids(notes), _recorded(notes)
     return [Result(each, _turn(receiver, trace_ids.get(each.name)), recorded.get(each.name)) for each in script]
+
+
+async def attend(
+    receiver: Receiver,
+    directory: Path,
+    opened: Callable[[str], None],
+    *,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> None:
+    """Let a person talk to the agent, from the page at the address that `opened` is given, until cancelled.
+
+    Raises:
+        ProcessFailed: a process did not start, or the agent has ended.
+
+    """
+    listener = listener or Listener()
+    async with (
+        Processes(
+            endpoint=receiver.endpoint,
+            directory=directory,
+            seed=seed,
+            content=receiver.content,
+            metrics=receiver.forward is not None,
+            page=True,
+            say=listener.says,
+        ) as processes,
+        _Arrivals(receiver, listener.arrives),
+    ):
+        opened(processes.page)
+        await processes.orchestrator.ended()
+        raise ProcessFailed(f"the agent has ended: {processes.orchestrator.ending()}")
 
 
 class _Arrivals:

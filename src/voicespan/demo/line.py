@@ -31,13 +31,20 @@ _AHEAD_FRAMES = 50
 """How much may wait here; the speech worker is held back beyond it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """The caller has silenced the reply to speak; noticed at `at`, of this machine's clock where that is known."""
+
+    at: int | None
+
+
 class Line:
     """One call, used as an asynchronous context manager: it owns the tasks that read, write and speak."""
 
     def __init__(self, websocket: WebSocket, session: Session) -> None:
         self._websocket = websocket
         self._session = session
-        self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._incoming: asyncio.Queue[bytes | Silenced | None] = asyncio.Queue()
         self._outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._started_ns: int | None = None
@@ -52,10 +59,10 @@ class Line:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def frames(self) -> AsyncIterator[bytes]:
+    async def frames(self) -> AsyncIterator[bytes | Silenced]:
         """Yield the caller's frames as they come, until the caller hangs up or the connection is lost."""
-        while (frame := await self._incoming.get()) is not None:
-            yield frame
+        while (came := await self._incoming.get()) is not None:
+            yield came
 
     def spoken_at(self, sample: int) -> int | None:
         """Return when the caller spoke this sample, on this machine's clock; None while its clock is unknown."""
@@ -63,9 +70,24 @@ class Line:
             return None
         return self._session.remote_clock.local_ns(self._started_ns + sample * 1_000_000_000 // pcm.RATE)
 
-    def announce(self, turn: Turn) -> None:
-        """Tell the caller which trace its utterance has."""
-        self._send(protocol.encoded(protocol.TURN, traceparent=turn.traceparent))
+    def announce(self, turn: Turn, *, initiator: str = "user") -> None:
+        """Tell the caller which trace its utterance has, or what the agent says by itself."""
+        self._send(
+            protocol.encoded(protocol.TURN, traceparent=turn.traceparent, session=self._session.id, initiator=initiator)
+        )
+
+    def hearing(self, words: int) -> None:
+        """Tell the caller that it is heard."""
+        self._send(protocol.encoded(protocol.HEARING, words=words))
+
+    def understood(self, text: str) -> None:
+        """Tell the caller what it has said, and that it will be answered."""
+        self._send(protocol.encoded(protocol.UNDERSTOOD, transcript=text))
+        self._send(protocol.encoded(protocol.ANSWERING))
+
+    def saying(self, text: str) -> None:
+        """Tell the caller the words of the sound that follows."""
+        self._send(protocol.encoded(protocol.SAYING, delta=text))
 
     def _send(self, item: str | bytes) -> None:
         """Put a message or a frame in the queue, and count it."""
@@ -111,6 +133,9 @@ class Line:
 
     def _control(self, message: protocol.Message, now_ns: int) -> bool:
         """Take a message; whether it was the last."""
+        if (answer := self._session.clock_exchange(message, received_ns=now_ns)) is not None:
+            self._send(protocol.encoded(**answer))
+            return False
         local_ns = self._session.remote_clock.local_ns
         match message["type"]:
             case protocol.PING:
@@ -122,6 +147,10 @@ class Line:
                 self._session.media_up(at=local_ns(message["at"]))
                 if message.get("again"):
                     metrics.client_reconnected()
+            case protocol.MICROPHONE:
+                self._started_ns = message["at"] - message["sample"] * 1_000_000_000 // pcm.RATE
+            case protocol.CANCEL:
+                self._incoming.put_nowait(Silenced(local_ns(message["at"])))
             case protocol.TROUBLE:
                 metrics.client_error(message["error"])
             case protocol.HEARD:
@@ -131,7 +160,8 @@ class Line:
             case protocol.REPORT:
                 self._quality(message)
             case protocol.STOPPED:
-                self.speaker.stopped(message["speech"], local_ns(message["at"]), message["played"])
+                at = message.get("at")
+                self.speaker.stopped(message["speech"], local_ns(at) if at is not None else None, message["played"])
             case protocol.HANG_UP:
                 self._session.hung_up(at=local_ns(message["at"]))
                 return True
@@ -237,11 +267,12 @@ class Speaker:
             self._speech.turn.audio_heard(at=at)
 
     def stopped(self, number: int, at: int | None, played: int) -> None:
-        """Take the caller's report: silent, after so many frames of this speech."""
+        """Take the caller's report: silent, after so many frames of this speech; when, where it says so itself."""
         speech = self._speech
         if speech is None or speech.number != number:
             return
-        speech.turn.audio_stopped(at=at)
+        if at is not None:
+            speech.turn.audio_stopped(at=at)
         if speech.held:
             speech.sent = played
         elif speech.whole:

@@ -1,8 +1,9 @@
 """A voice agent, traced: what a service with its own pipeline has to write to get one trace for every utterance.
 
 Run it with `voicespan run -- uvicorn voicespan.demo.orchestrator:app`. The marks say what happened (`user_turn`,
-`committed`, `llm`, `tts`, ...); `line.py` adds what the caller reports about its playback. `user_said` and `agent_said`
-hand over words and sound, which nobody takes unless told to. All else is the agent.
+`committed`, `llm`, `tts`, ...); `line.py` adds what the caller reports about its playback, and `client_reports` what a
+page does. `user_said` and `agent_said` hand over words and sound, which nobody takes unless told to. All else is the
+agent.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from starlette.datastructures import State
 
 import voicespan
 from voicespan import metrics
-from voicespan.demo import admission, ears, intents, pcm, recognizer, scenarios, tools
+from voicespan.demo import admission, ears, intents, page, pcm, recognizer, scenarios, tools
 from voicespan.demo.ears import Ears
-from voicespan.demo.line import Line
+from voicespan.demo.line import Line, Silenced
 from voicespan.demo.memory import Memory
 from voicespan.demo.synthesis import Frames, Worker
 
@@ -35,6 +36,8 @@ GREETING = "Hello! This is the front desk."
 FILLER = "One moment."
 ATTEMPTS = 2
 WORDS_THAT_INTERRUPT = 2
+FRAMES_UNTIL_SPEECH = 35
+"""Who has silenced the reply and is not heard to speak for so long did not mean it."""
 
 logger = logging.getLogger(__name__)
 Sentences = asyncio.Queue[tuple[str, bool] | None]
@@ -59,6 +62,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 app.include_router(admission.router)
+page.serve(app)
+app.mount("/api", voicespan.client_reports())
 
 
 @app.get("/healthz")
@@ -95,48 +100,66 @@ class Call:
         self.line = line
         self.services = services
         self.onset_ns: int | None = None
+        self.speaking = False
+        self.waiting = 0
+        """Frames since the caller has silenced the reply, while nothing was said."""
         self.reply: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Greet, then react to what is heard until the caller hangs up."""
         with Ears(self.services.recognizers) as listener:
-            async for frame in self.line.frames():
+            async for came in self.line.frames():
+                if isinstance(came, Silenced):
+                    await self.hold_tongue(came.at)
+                    continue
                 self.reply = self.reply or asyncio.create_task(self.greet())
-                for heard in await listener.listen(frame):
+                for heard in await listener.listen(came):
                     await self.react(heard)
+                await self.await_speech()
         await self.stop_reply()
 
     async def react(self, heard: ears.Heard) -> None:
         """Do what the moment asks for."""
         match heard:
             case ears.SpeechStarted(sample):
+                self.speaking = True
                 self.onset_ns = self.line.spoken_at(sample)
                 self.turn = self.session.user_turn(at=self.onset_ns)
             case ears.SpeechLasts():
                 await self.hold_tongue()
             case ears.WordsHeard(count):
                 self.turn.transcript(final=False)
+                self.line.hearing(count)
                 if count >= WORDS_THAT_INTERRUPT:
                     await self.yield_floor()
             case ears.SpeechEnded(sample):
                 self.turn.speech_ended(at=self.line.spoken_at(sample))
             case ears.TurnEnded(text, lasted, sound):
+                self.speaking = False
                 if text in scenarios.BACKCHANNELS or not (text or lasted):
                     await self.go_on()
+                    self.turn.dismissed()
                 else:
                     self.turn.user_said(text or "", audio=sound, sample_rate=pcm.RATE)
                     await self.answer(text or "")
 
     # The floor: who may speak
 
-    async def hold_tongue(self) -> None:
-        """Pause: it is no cough, but it may be a mere "right"."""
-        if playing := self.line.speaker.turn:
-            playing.interrupted()
+    async def hold_tongue(self, at: int | None = None) -> None:
+        """Pause: it is no cough, but it may be a mere "right". A caller's own detector has noticed it at `at`."""
+        if (playing := self.line.speaker.turn) and self.line.speaker.held is None:
+            self.waiting = 0
+            playing.interrupted(at=at)
             self.line.speaker.hold()
             with playing.use():
                 await self.frames.pause()
             playing.barge_in("worker_pause")
+
+    async def await_speech(self) -> None:
+        """Go on after a while in which nothing was said: it was a noise that silenced the reply."""
+        self.waiting = 0 if self.speaking or self.line.speaker.held is None else self.waiting + 1
+        if self.waiting >= FRAMES_UNTIL_SPEECH:
+            await self.go_on()
 
     async def go_on(self) -> None:
         """Take the reply up where it was, if it was held: nothing was said that asks for another."""
@@ -144,7 +167,6 @@ class Call:
             self.line.speaker.resume()
             with playing.use():
                 await self.frames.resume()
-        self.turn.dismissed()
 
     async def yield_floor(self) -> None:
         """Give the reply up: the caller has something to say."""
@@ -166,6 +188,7 @@ class Call:
             asr.final()
         self.turn.committed()
         self.line.announce(self.turn)
+        self.line.understood(question)
         await self.stop_reply()
         self.reply = asyncio.create_task(self.respond(self.turn, question))
 
@@ -174,6 +197,7 @@ class Call:
     async def greet(self) -> None:
         """Speak first."""
         turn = self.session.agent_turn(trigger="greeting")
+        self.line.announce(turn, initiator="agent")
         with turn.use():
             await self.say(turn, GREETING)
             self.line.speaker.finish(turn)
@@ -236,6 +260,7 @@ class Call:
         with turn.tts(
             voice=VOICE, model="espeak-ng", language="en-US", filler=filler, text=text, sample_rate=pcm.RATE
         ) as tts:
+            self.line.saying(text)
             async with self.services.worker.synthesize(text, VOICE) as self.frames:
                 tts.worker(await self.frames.worker_id())
                 words = f"{text} "

@@ -21,11 +21,15 @@ from voicespan.demo import truth
 
 MODEL_VARIABLE = "OPENAI_BASE_URL"
 """Where this is set, the agent asks that language model, with OPENAI_API_KEY and OPENAI_MODEL, not the stand-in."""
+PAGE_VARIABLE = "VOICESPAN_DEMO_VIEWER"
+"""Where this names a viewer, the agent serves a page, for which it asks that viewer."""
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 4.0
 _SCRAPE_TIMEOUT_S = 5.0
 _ASK_EVERY_S = 0.05
 _TAIL_LINES = 12
+_NO_CALL = r"healthz,/viewer/,/api/,/$,\.(js|css|svg)$"
+"""Addresses whose requests are no spans."""
 _FOREIGN = ("OTEL_", "VOICESPAN_")
 """What the user has set for an own service is not meant for the demo's processes."""
 _KEPT = "VOICESPAN_RUN"
@@ -122,6 +126,7 @@ class Processes:
 
     Logs and notes of what happened are kept in `directory`. Telemetry goes to `endpoint`, with `content` also what the
     agent hears and says, with `metrics` also metrics. With `scrape`, agent and worker can be asked for their metrics.
+    With `page` the agent serves the page where a person talks to it.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class Processes:
         content: bool = False,
         metrics: bool = False,
         scrape: bool = False,
+        page: bool = False,
         environ: Mapping[str, str] = os.environ,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -149,6 +155,8 @@ class Processes:
         self.model = self._child("model", None, port=model_port)
         self.worker = self._child("worker", "demo-speech", port=worker_port, VOICESPAN_WORKER_ID="tts-espeak@0")
         agent = {"SPEECH_WORKER": f"127.0.0.1:{worker_port}", "VOICESPAN_CONTENT": str(content).lower()}
+        if page:
+            agent[PAGE_VARIABLE] = endpoint
         if not environ.get(MODEL_VARIABLE):
             agent |= {MODEL_VARIABLE: f"http://127.0.0.1:{model_port}/v1", "OPENAI_API_KEY": "none"}
         self.orchestrator = self._child("orchestrator", "demo-agent", port=port, **agent)
@@ -182,6 +190,11 @@ class Processes:
             except OSError as error:
                 self._say(f"the metrics of the {role} could not be had: {error}")
 
+    @property
+    def page(self) -> str:
+        """The address of the page where a person talks to the agent."""
+        return f"http://127.0.0.1:{self.orchestrator.port}/"
+
     async def call(self, names: Sequence[str]) -> AsyncIterator[str]:
         """Have the caller go through these scenarios; yields the name of each when it begins.
 
@@ -209,7 +222,7 @@ class Processes:
         environ |= {truth.VARIABLE: str(self.truth), **variables}
         if service is not None:
             environ |= {**self._metrics, "OTEL_LOGS_EXPORTER": "none"}
-            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": "healthz"}
+            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": _NO_CALL}
             environ = run.environment(environ, service, self._endpoint)
         if role in self._scraped:
             environ |= {"VOICESPAN_PROMETHEUS_PORT": str(self._scraped[role])}

@@ -46,9 +46,10 @@ def routes() -> Iterator[Route]:
     for path in sorted(STATIC.rglob("*")):
         if path.suffix in _MEDIA_TYPES:
             name = path.relative_to(STATIC).as_posix()
-            yield Route("/" if name == "index.html" else f"/{name}", _asset(path).__call__)
+            yield Route("/" if name == "index.html" else f"/{name}", asset(path).__call__)
 
 
-def _asset(path: Path) -> _Asset:
+def asset(path: Path) -> _Asset:
+    """Return a file of a page as an answer."""
     body = path.read_bytes()
     return _Asset(body, _MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:16]}"')
