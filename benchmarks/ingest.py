@@ -25,6 +25,7 @@ from pathlib import Path
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from voicespan.local.decode import decode_protobuf
+from voicespan.local.part import COUNT
 from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.store import Store
@@ -194,7 +195,7 @@ def over_http(total_spans: int, batch: int, *, connections: int = 2, compressed:
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
         assert all(sender.exitcode == 0 for sender in senders)
         with sqlite3.connect(receiver.store.path) as connection:
-            assert connection.execute("SELECT count(*) FROM span").fetchone()[0] == spans
+            assert connection.execute(f"SELECT {COUNT} FROM part").fetchone()[0] == spans
         connection.close()
     return {"spans_per_s": round(spans / wall), "spans_per_cpu_s": round(spans / cpu)}
 

@@ -98,6 +98,12 @@ def plain(trace: Trace, run: str) -> Plain:
         name: wait.get(key) if waits else next((said(span).get(key) for span in named[of_stage[name]]), None)
         for name, key in keys.items()
     }
+    shares = {
+        key.rpartition(".")[2]: round(share * 1e9)
+        for key, share in wait.items()
+        if key.startswith("voice.response.share.")
+    }
+    lengths |= {stage: shares[stage] for stage in ("send", "unattributed") if stage in shares}
     return Plain(
         trace_id=trace.hex,
         service=next(service for service, _, span in trace.spans if span == own[0]),
@@ -110,11 +116,7 @@ def plain(trace: Trace, run: str) -> Plain:
         outcome=root.get("voice.turn.outcome"),
         reason=root.get("voice.turn.no_reply.reason"),
         lengths=lengths,
-        shares={
-            key.rpartition(".")[2]: round(share * 1e9)
-            for key, share in wait.items()
-            if key.startswith("voice.response.share.")
-        },
+        shares=shares,
         **labels,
     )
 
@@ -145,6 +147,7 @@ def some_turns(count: int, seed: int) -> list[Trace]:
         shares = {"endpoint": 0.1 * draw.randint(1, 4), "llm": 0.05 * draw.randint(1, 30)}
         if draw.random() < 0.4:
             shares["tts"] = 0.05 * draw.randint(1, 20)
+        shares |= {stage: 0.01 * draw.randint(1, 9) for stage in ("send", "unattributed") if draw.random() < 0.5}
         trace = turn(
             index,
             session=f"call-{draw.randint(1, 4)}",

@@ -66,7 +66,7 @@ def test_columns_stay_in_step(steps: list[tuple[str, int]]) -> None:
                 store.add(received(trace, slice(9, None)))
             elif step == "forget":
                 with store._writing("nothing"):
-                    for table in ("turn", "span"):
+                    for table in ("turn", "part"):
                         store._connection.execute(f"DELETE FROM {table} WHERE trace_id = ?", [trace.trace_id])
             else:
                 check(store.reader.columns, store.path)

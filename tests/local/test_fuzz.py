@@ -93,7 +93,7 @@ class Doors:
         with contextlib.closing(sqlite3.connect(self.receiver.store.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-            traces = [row[0].hex() for row in connection.execute("SELECT DISTINCT trace_id FROM span LIMIT 300")]
+            traces = [row[0].hex() for row in connection.execute("SELECT DISTINCT trace_id FROM part LIMIT 300")]
         paths = ["turns?limit=1000", "figures", "silence", "dots", "choices", "sessions", "runs", "traces", "status"]
         paths += ["open", "compare?against=0..", "compare?against=..2000000000"]
         listed = self.http.get("/api/sessions", params={"limit": 200}).json()["sessions"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from voicespan.local.decode import decode_protobuf
+from voicespan.local.intake import Intake
+from voicespan.local.query import TurnQuery
 from voicespan.local.span import spans_of
+from voicespan.local.store import Store
+from voicespan.local.transfer import Imported, take_bytes
 from voicespan.local.turn import Turn as Row
 from voicespan.local.turn import summarise
 from voicespan.local.words import cause
@@ -473,3 +479,39 @@ def test_the_agents_own_turns(call: Call, happens: Callable[[Call], None], sente
     """What the agent says of its own accord has a trigger and no wait; where it was not heard, why."""
     happens(call)
     assert cause(call.row()) == sentence
+
+
+DEMO = [
+    "The agent spoke by itself (greeting), 0.14 s after the media was up.",
+    (
+        "The user waited 1.04 s: 0.41 s (40 %) for the model stand-in (llm) and 0.40 s (38 %) for the turn decision "
+        "(endpoint)."
+    ),
+    (
+        "The user waited 0.71 s: 0.38 s (53 %) for the turn decision (endpoint). That was a filler: the answer came "
+        "after 2.28 s; the tool get_weather took 1.20 s of it."
+    ),
+    "The user waited 1.69 s: 1.13 s (67 %) for the model stand-in (llm).",
+    "The user waited 1.91 s: 1.16 s (61 %) for the voice en-us on tts-espeak@0 (tts).",
+    ("The user waited 0.86 s: 0.37 s (43 %) for the turn decision (endpoint) and 0.23 s (27 %) for the model (llm)."),
+    (
+        "The user waited 0.96 s: 0.40 s (41 %) for the turn decision (endpoint) and 0.24 s (24 %) for the model (llm). "
+        "Then the user interrupted the reply; it was silent after 0.28 s."
+    ),
+    (
+        "The user waited 0.99 s: 0.40 s (40 %) for the turn decision (endpoint) and 0.34 s (34 %) for the model (llm). "
+        "On the way the model stand-in failed (openai.InternalServerError); another attempt succeeded."
+    ),
+    "The user waited 0.84 s and heard nothing, because the voice en-us on tts-espeak@0 failed (INTERNAL).",
+    "The user left after 1.22 s of silence: 0.83 s (68 %) for the model stand-in (llm), which gave no token.",
+]
+"""What happened in each turn of the recorded demo, in order, with the lengths of its raw spans."""
+
+
+def test_the_cause_of_every_turn_of_the_demo(tmp_path: Path) -> None:
+    """Slow stages, a filler over a tool, an interruption, a retry, a failure: each turn is told as what it was."""
+    with gzip.open(Path(__file__).with_name("demo.json.gz")) as file, Store(tmp_path / "x.db") as store:
+        intake = Intake(store)
+        take_bytes(file, intake, Imported())
+        intake.close()
+        assert [cause(turn) for turn in store.reader.turns(TurnQuery(ascending=True))] == DEMO

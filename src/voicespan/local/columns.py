@@ -33,13 +33,19 @@ NONE = -1
 """In a column of numbers: the turn has no such value."""
 
 ANSWERED_NS = "answered_ns"
-"""The column of the heard silence of answered turns alone; the columns of shares have values for these alone, too."""
+"""The column of the heard silence of answered turns alone."""
+
+ANSWERED_SHARES = {stage: f"answered_{column}" for stage, column in SHARE_COLUMNS.items()}
+"""The columns of the shares of answered turns alone, 0 where a stage has none."""
 
 _ANSWERED = "response_ns IS NOT NULL AND NOT unanswered"
 _NUMBERS = {
     **{column: f"ifnull({column}, {NONE})" for column in SORT_COLUMNS.values()},
     ANSWERED_NS: f"CASE WHEN {_ANSWERED} THEN response_ns ELSE {NONE} END",
-    **{column: f"CASE WHEN {_ANSWERED} THEN ifnull({column}, 0) ELSE {NONE} END" for column in SHARE_COLUMNS.values()},
+    **{
+        ANSWERED_SHARES[stage]: f"CASE WHEN {_ANSWERED} THEN ifnull({column}, 0) ELSE {NONE} END"
+        for stage, column in SHARE_COLUMNS.items()
+    },
 }
 _FLAGS = {
     "answered": _ANSWERED,

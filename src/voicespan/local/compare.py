@@ -7,10 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from voicespan.local import difference
-from voicespan.local.columns import ANSWERED_NS
+from voicespan.local.columns import ANSWERED_NS, ANSWERED_SHARES
 from voicespan.local.difference import Difference, Moments, clear
 from voicespan.local.figures import LATENCIES, OBJECTIVE_NS, percentile, within
-from voicespan.local.row import SHARE_COLUMNS
 from voicespan.local.turn import NS_PER_S
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def _percentiles(ordered: Ordered) -> dict[str, float | None]:
 def _shares(answered: _Sides) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     tests = {}
-    for stage, column in SHARE_COLUMNS.items():
+    for stage, column in ANSWERED_SHARES.items():
         now, before = (list(turns.numbers(column)) for turns in answered)
         if any(now) or any(before):
             means = (sum(values) / len(values) / NS_PER_S if values else None for values in (now, before))

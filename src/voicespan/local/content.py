@@ -106,5 +106,7 @@ def _any_of(words: frozenset[str]) -> str:
 
 # The name of an attribute follows the byte 0A and its length. A name that only begins like one of these is found as
 # well: the look at each attribute tells.
-_KEYS = re.compile(f"\n[\x80-\xff]*.{_any_of(WHOLE | frozenset(BEGINNINGS))}".encode("latin-1"), re.DOTALL)
+_NAMES = WHOLE | frozenset(BEGINNINGS)
+_HEADS = "".join(sorted({name[0] for name in _NAMES}))
+_KEYS = re.compile(f"\n[\x80-\xff]*.(?=[{_HEADS}]){_any_of(_NAMES)}".encode("latin-1"), re.DOTALL)
 _MESSAGE_BYTES = (b".message", b"gen_ai.choice", b"gen_ai.content.")

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from voicespan.local.content import may_have_content, strip_span
 from voicespan.local.form import JSON, PROTOBUF, MalformedRequestError, read
+from voicespan.local.part import SPAN_ID_BYTES, span_bytes
 from voicespan.local.span import Event, Link, Span, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from google.protobuf.message import Message
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -31,7 +28,6 @@ MAX_TIME_NS = (1 << 63) - 1 - 86_400 * 10**9
 """A day in April 2262, the day before the last that 64 bits hold: who adds a little to a time stays within them."""
 
 TRACE_ID_BYTES = 16
-SPAN_ID_BYTES = 8
 _NO_TRACE = bytes(TRACE_ID_BYTES)
 _NO_SPAN = bytes(SPAN_ID_BYTES)
 _KINDS = ("internal", "internal", "server", "client", "producer", "consumer")
@@ -107,7 +103,7 @@ def decode_protobuf(body: bytes, *, content: bool = True) -> Request:
     """
     message = read(ExportTraceServiceRequest, PROTOBUF, body)
     if content or not may_have_content(body):
-        return _not_in_vain(_usable(message, _span_bytes(body)))
+        return _not_in_vain(_usable(message, span_bytes(body)))
     return _not_in_vain(checked(message, content=False))
 
 
@@ -150,7 +146,7 @@ def checked(request: ExportTraceServiceRequest, *, content: bool) -> Request:
         MalformedRequestError: a resource is too large.
 
     """
-    messages: list[OtlpSpan] = _spans(request)
+    messages = _spans(request)
     left_out = 0 if content else sum(map(strip_span, messages))
     found = _usable(request, (message.SerializeToString() for message in messages))
     return found._replace(left_out=left_out)
@@ -175,34 +171,8 @@ def _usable(request: ExportTraceServiceRequest, bodies: Iterable[bytes]) -> Requ
     return Request(spans, problems, reason)
 
 
-def _span_bytes(body: bytes) -> list[bytes]:
-    """Return the spans of a request as they were sent: to serialize them anew would take as long as all the rest."""
-    return _spans(_Spans.FromString(body))
-
-
-def _spans(request: Any) -> list[Any]:
+def _spans(request: ExportTraceServiceRequest) -> list[OtlpSpan]:
     return [span for of_resource in request.resource_spans for scope in of_resource.scope_spans for span in scope.spans]
-
-
-def _spans_as_bytes() -> type[Message]:
-    """Return ExportTraceServiceRequest with nothing but the spans, and these as bytes."""
-    file = FileDescriptorProto(name="voicespan/spans.proto", package="voicespan", syntax="proto3")
-    for name, field, number, inner in (
-        ("Request", "resource_spans", 1, "ResourceSpans"),
-        ("ResourceSpans", "scope_spans", 2, "ScopeSpans"),
-        ("ScopeSpans", "spans", 2, None),
-    ):
-        made = file.message_type.add(name=name).field.add(name=field, number=number)
-        made.label = FieldDescriptorProto.LABEL_REPEATED
-        made.type = FieldDescriptorProto.TYPE_BYTES
-        if inner is not None:
-            made.type, made.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".voicespan.{inner}"
-    pool = DescriptorPool()
-    pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName("voicespan.Request"))
-
-
-_Spans = _spans_as_bytes()
 
 
 def _not_in_vain(request: Request) -> Request:
@@ -258,8 +228,13 @@ def _error(message: OtlpSpan) -> str | None:
 
 def plain_map(pairs: Iterable[KeyValue]) -> dict[str, Value]:
     """Return attributes as plain values."""
-    # Most values are strings: those are not worth a call.
-    return {pair.key: (value := pair.value).string_value or plain(value) for pair in pairs}
+    # Most values are strings, many of the others numbers: those are not worth a call.
+    return {
+        pair.key: (value := pair.value).string_value
+        or (real if 0.0 < (real := value.double_value) < math.inf else value.int_value)
+        or plain(value)
+        for pair in pairs
+    }
 
 
 def plain(value: AnyValue) -> Value:

@@ -11,9 +11,8 @@ from bisect import bisect_left, bisect_right
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from voicespan.local.columns import ANSWERED_NS, MARKS, NONE
+from voicespan.local.columns import ANSWERED_NS, ANSWERED_SHARES, MARKS, NONE
 from voicespan.local.query import SORT_COLUMNS
-from voicespan.local.row import SHARE_COLUMNS
 from voicespan.local.turn import NS_PER_S
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def silence(reader: Reader, query: TurnQuery) -> dict[str, Any]:
         answered = turns.where("answered")
         count, whole_ns = len(answered), sum(answered.numbers(ANSWERED_NS))
         stages = {}
-        for stage, column in SHARE_COLUMNS.items():
+        for stage, column in ANSWERED_SHARES.items():
             total_ns = sum(answered.numbers(column))
             if total_ns:
                 stages[stage] = {

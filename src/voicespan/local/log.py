@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from voicespan.local.content import EVENT_NAME, strip_log
-from voicespan.local.decode import MAX_TIME_NS, SPAN_ID_BYTES, TRACE_ID_BYTES, plain, plain_map, source_of
+from voicespan.local.decode import MAX_TIME_NS, TRACE_ID_BYTES, plain, plain_map, source_of
 from voicespan.local.form import MalformedRequestError, read
+from voicespan.local.part import SPAN_ID_BYTES
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue

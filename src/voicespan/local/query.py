@@ -36,8 +36,11 @@ SORT_COLUMNS = {
     "realtime": "realtime_first_audio_ns",
     "network": "playback_start_ns",
     "silenced": "silenced_ns",
+    "send": "share_send_ns",
+    "unattributed": "share_unattributed_ns",
 }
-"""What a list of turns can be sorted by; the largest comes first."""
+"""What a list of turns can be sorted by; the largest comes first. What has no span of its own, by its share of the
+silence."""
 
 MAX_LIMIT = 20_000
 

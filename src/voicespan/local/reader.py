@@ -6,13 +6,12 @@ import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
-
 from voicespan import names as n
 from voicespan.local.columns import Columns
 from voicespan.local.content import EVENT_NAME, stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES, plain_span
 from voicespan.local.log import WARNING, Log
+from voicespan.local.part import COUNT, first_spans, unpack
 from voicespan.local.query import TurnQuery
 from voicespan.local.row import COLUMNS, from_row
 from voicespan.local.schema import open_for_reading
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+
     from voicespan.local.score import Score
     from voicespan.local.span import Span
     from voicespan.local.turn import Turn
@@ -32,7 +33,7 @@ _TRACE_DIGITS = 2 * TRACE_ID_BYTES
 _COLUMNS = ", ".join(COLUMNS)
 _MAX_MARKS = 10_000
 _ALL = -1
-_NAMES = [span.name for span in n.SPANS]
+_NAMES = frozenset(span.name for span in n.SPANS)
 
 
 _LOGS = (
@@ -114,20 +115,20 @@ class Reader:
 
     def count_spans(self, trace_id: str) -> int:
         """Return how many spans of this trace there are."""
-        return int(self.ask("SELECT count(*) FROM span WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])
+        return int(self.ask(f"SELECT {COUNT} FROM part WHERE trace_id = ?", [bytes.fromhex(trace_id)])[0][0])  # noqa: S608
 
     def spans_named(self, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[Span]]:
         """Return, for each of these traces, the spans of these names that make a turn, in order of start."""
         found: dict[str, list[Span]] = {trace_id: [] for trace_id in trace_ids}
         statement = (
-            "SELECT body, service, scope FROM span JOIN source ON source.id = span.source"  # noqa: S608
-            f" WHERE trace_id IN ({_marks(trace_ids)}) AND name IN ({_marks(names)})"
-            " ORDER BY start_ns, end_ns DESC"
+            "SELECT body, service, scope FROM part JOIN source ON source.id = part.source"  # noqa: S608
+            f" WHERE trace_id IN ({_marks(trace_ids)}) ORDER BY part.id"
         )
-        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids), *names]):
-            span = plain_span(OtlpSpan.FromString(body), service, scope)
-            found[span.trace_id].append(span)
-        return {trace_id: _telling(spans) for trace_id, spans in found.items()}
+        for body, service, scope in self.ask(statement, [*map(bytes.fromhex, trace_ids)]):
+            for message in unpack(body):
+                if message.name in names:
+                    found[message.trace_id.hex()].append(plain_span(message, service, scope))
+        return {trace_id: _telling(sorted(spans, key=_begin)) for trace_id, spans in found.items()}
 
     def interrupted_by(self, turn: Turn) -> str | None:
         """Return the trace id of the turn of the same session that began in this one and interrupted it."""
@@ -241,22 +242,28 @@ def read_spans(
     connection: sqlite3.Connection, trace_id: bytes, *, content: bool = True, most: int = _ALL
 ) -> list[Span]:
     """Return the spans of a trace in order of start, parents before their children where both start together."""
-    of = "FROM span JOIN source ON source.id = span.source WHERE trace_id = ?"
-    parameters: list[object] = [trace_id]
-    if most != _ALL:
-        of = (
-            f"FROM (SELECT body, service, scope, start_ns, end_ns {of}"
-            f" ORDER BY scope = ? OR name IN ({_marks(_NAMES)}) DESC, start_ns LIMIT ?)"
-        )
-        parameters += [SCOPE, *_NAMES, most]
-    rows = connection.execute(f"SELECT body, service, scope {of} ORDER BY start_ns, end_ns DESC", parameters)
-    found = []
-    for body, service, scope in rows:
-        message = OtlpSpan.FromString(body)
-        if not content:
+    rows = connection.execute(
+        "SELECT body, service, scope FROM part JOIN source ON source.id = part.source"
+        " WHERE trace_id = ? ORDER BY part.id",
+        [trace_id],
+    )
+    parts = ((body, (service, scope)) for body, service, scope in rows)
+    if most == _ALL:
+        messages = [(message, of) for body, of in parts for message in unpack(body)]
+    else:
+        messages = first_spans(parts, most, _telling_first)
+    if not content:
+        for message, _ in messages:
             strip_span(message)
-        found.append(plain_span(message, service, scope))
-    return found
+    return sorted((plain_span(message, *of) for message, of in messages), key=_begin)
+
+
+def _telling_first(message: OtlpSpan, of: tuple[str, str]) -> tuple[bool, int]:
+    return of[1] != SCOPE and message.name not in _NAMES, message.start_time_unix_nano
+
+
+def _begin(span: Span) -> tuple[int, int]:
+    return span.start_ns, -span.end_ns
 
 
 def _last(connection: sqlite3.Connection) -> str:
@@ -271,7 +278,7 @@ def _only(connection: sqlite3.Connection, prefix: str) -> str:
         raise UnknownTurnError(f"{prefix!r} is not the beginning of a trace id (hex digits, at most {_TRACE_DIGITS})")
     bounds = [bytes.fromhex(prefix.ljust(_TRACE_DIGITS, fill)) for fill in "0f"]
     found = connection.execute(
-        "SELECT * FROM (SELECT DISTINCT trace_id FROM span WHERE trace_id BETWEEN ? AND ? LIMIT 3)"
+        "SELECT * FROM (SELECT DISTINCT trace_id FROM part WHERE trace_id BETWEEN ? AND ? LIMIT 3)"
         " UNION SELECT * FROM (SELECT DISTINCT trace_id FROM log WHERE trace_id BETWEEN ? AND ? LIMIT 3)",
         bounds * 2,
     ).fetchall()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from voicespan.local.part import COUNT
+
 if TYPE_CHECKING:
     import sqlite3
 
-_CHUNK_ROWS = 5_000
+_CHUNK_ROWS = 1_000
 _FEW_ROWS = 50
 """Where there is audio a trace may be as large as thousands of others: then less is forgotten at once."""
 _DAY_S = 86_400
-_ARRIVALS = ("log", "content", "span")  # row ids grow in order of arrival in each
+_ARRIVALS = ("log", "content", "part")  # row ids grow in order of arrival in each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +101,11 @@ def _forget(connection: sqlite3.Connection, step: _Step) -> int:
     try:
         traces = f"SELECT DISTINCT trace_id FROM {step.table} WHERE id <= ?"  # noqa: S608
         others = (table for table in _ARRIVALS if table != step.table)
-        removed = {
-            table: connection.execute(f"DELETE FROM {table} WHERE trace_id IN ({traces})", [step.newest]).rowcount  # noqa: S608
-            for table in ("turn", "trace", *others, step.table)
-        }
+        ((spans,),) = connection.execute(f"SELECT {COUNT} FROM part WHERE trace_id IN ({traces})", [step.newest])  # noqa: S608
+        for table in ("turn", "trace", *others, step.table):
+            connection.execute(f"DELETE FROM {table} WHERE trace_id IN ({traces})", [step.newest])  # noqa: S608
         connection.execute(
-            "DELETE FROM source WHERE last_span < (SELECT ifnull(min(id), 9e18) FROM span)"
+            "DELETE FROM source WHERE last_part < (SELECT ifnull(min(id), 9e18) FROM part)"
             " AND last_log < (SELECT ifnull(min(id), 9e18) FROM log)"
         )
         connection.execute("DELETE FROM run WHERE id NOT IN (SELECT run FROM source WHERE run IS NOT NULL)")
@@ -113,4 +114,4 @@ def _forget(connection: sqlite3.Connection, step: _Step) -> int:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return removed["span"]
+    return int(spans)

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from voicespan.local.part import gather_spans
 from voicespan.local.row import find_turns
 from voicespan.local.run import find_runs
 from voicespan.local.trace import find_traces
@@ -243,9 +244,26 @@ _VERSION_3 = (
     find_turns,
 )
 
+# The spans that came together of one trace and source become one row. `span_ids` are theirs one after the other,
+# `body` is OTLP's ScopeSpans without the scope: who reads a trace reads few rows, and who stores one writes few.
+_VERSION_4 = (
+    """CREATE TABLE part (
+        id INTEGER PRIMARY KEY,
+        trace_id BLOB NOT NULL,
+        source INTEGER NOT NULL REFERENCES source (id),
+        received_s INTEGER NOT NULL,
+        span_ids BLOB NOT NULL,
+        body BLOB NOT NULL
+    )""",
+    "CREATE INDEX part_trace ON part (trace_id)",
+    gather_spans,
+    "DROP TABLE span",
+    "ALTER TABLE source RENAME COLUMN last_span TO last_part",
+)
+
 Step: TypeAlias = "str | Callable[[sqlite3.Connection], object]"
 
-MIGRATIONS: tuple[tuple[Step, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """Statements and functions that lead from each version to the next; a released one is never changed. The version is
 their number."""
 

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from voicespan import settings
 from voicespan.local import row
-from voicespan.local.decode import ReceivedSpan
-from voicespan.local.reader import Reader, read_spans
+from voicespan.local.decode import ReceivedSpan, Source
+from voicespan.local.part import SPAN_ID_BYTES, pack, unpack
+from voicespan.local.reader import Reader
 from voicespan.local.retention import Retention, forget, last_arrival_s, read_limits, write_limits
 from voicespan.local.run import keep_run, run_of
 from voicespan.local.schema import StoreError, open_for_writing
@@ -28,12 +30,10 @@ from voicespan.local.turn import Turn, summarise
 from voicespan.local.writers import TEMPORARY_NAME, TEMPORARY_PREFIX, Writer, remove_left_behind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from types import TracebackType
 
-    from voicespan.local.decode import Source
     from voicespan.local.log import ReceivedLog
-    from voicespan.local.span import Span
 
 MEMORY = frozenset({":memory:", "memory"})
 """Names of a database that is gone when its viewer ends."""
@@ -41,9 +41,7 @@ MEMORY = frozenset({":memory:", "memory"})
 _TIDY_EVERY_S = 1.0
 _MAX_ROWS = 256
 
-_INSERT_SPANS = (
-    "INSERT OR IGNORE INTO span (trace_id, span_id, name, start_ns, end_ns, source, received_s, body) VALUES "
-)
+_INSERT_PARTS = "INSERT INTO part (trace_id, source, received_s, span_ids, body) VALUES "
 _INSERT_TURNS = f"INSERT OR REPLACE INTO turn ({', '.join(row.COLUMNS)}) VALUES "  # noqa: S608
 _INSERT_LOGS = (
     "INSERT OR IGNORE INTO log"
@@ -279,15 +277,23 @@ class Store:
     def _add_spans(self, spans: Sequence[ReceivedSpan], now_s: int) -> list[Turn]:
         traces = _by_trace(spans)
         known = self._known(traces)
-        senders = self._senders(spans, attrgetter("start_ns"), now_s, "span")
-        rows = [
-            (s.trace_id, s.span_id, s.name, s.start_ns, s.end_ns, senders[s.source].id, now_s, s.body) for s in spans
+        for trace_id, span_ids in known.items():
+            traces[trace_id] = {key: span for key, span in traces[trace_id].items() if key not in span_ids}
+        parts = [
+            (trace_id, source, list(part))
+            for trace_id, of_trace in traces.items()
+            for source, part in groupby(of_trace.values(), attrgetter("source"))
         ]
-        self._insert(_INSERT_SPANS, rows)
+        senders = self._senders(spans, attrgetter("start_ns"), now_s, "part", len(parts))
+        rows = [
+            (trace_id, senders[source].id, now_s, b"".join([s.span_id for s in part]), pack([s.body for s in part]))
+            for trace_id, source, part in parts
+        ]
+        self._insert(_INSERT_PARTS, rows)
         return self._turns(traces, known, senders)
 
     def _add_logs(self, logs: Sequence[ReceivedLog], now_s: int) -> None:
-        senders = self._senders(logs, attrgetter("time_ns"), now_s, "log")
+        senders = self._senders(logs, attrgetter("time_ns"), now_s, "log", len(logs))
         rows = []
         for log in logs:
             sender, attributes = senders[log.source].id, row.to_json(log.attributes)
@@ -303,11 +309,15 @@ class Store:
         items: Sequence[_Received],
         started_ns: Callable[[_Received], int],
         now_s: int,
-        table: Literal["span", "log"],
+        table: Literal["part", "log"],
+        rows: int,
     ) -> dict[Source, _Sender]:
-        """Return who sent these, as the database knows them; who is new comes in. They go into this table next."""
+        """Return who sent these, as the database knows them; who is new comes in.
+
+        They go into this table next, as so many rows.
+        """
         senders = {}
-        ((last,),) = self._connection.execute(f"SELECT ifnull(max(id), 0) + ? FROM {table}", [len(items)]).fetchall()  # noqa: S608
+        ((last,),) = self._connection.execute(f"SELECT ifnull(max(id), 0) + ? FROM {table}", [rows]).fetchall()  # noqa: S608
         for source in dict.fromkeys(item.source for item in items):
             identity, run = self._source(source, now_s, f"last_{table}", last)
             if run is None:
@@ -329,29 +339,35 @@ class Store:
         ).fetchall()
         return identity, run
 
-    def _known(self, traces: Iterable[bytes]) -> set[bytes]:
-        """Return which of these traces have spans already."""
-        found: set[bytes] = set()
-        for rows in _powers_of_two(list(traces)):
-            marks = ",".join("?" * len(rows))
-            statement = f"SELECT DISTINCT trace_id FROM span WHERE trace_id IN ({marks})"  # noqa: S608
-            found.update(trace_id for (trace_id,) in self._connection.execute(statement, rows).fetchall())
+    def _known(self, traces: Iterable[bytes]) -> dict[bytes, set[bytes]]:
+        """Return which of these traces have spans already, and their ids."""
+        found: dict[bytes, set[bytes]] = {}
+        for some in _powers_of_two(list(traces)):
+            marks = ",".join("?" * len(some))
+            statement = f"SELECT trace_id, span_ids FROM part WHERE trace_id IN ({marks})"  # noqa: S608
+            for trace_id, span_ids in self._connection.execute(statement, some).fetchall():
+                starts = range(0, len(span_ids), SPAN_ID_BYTES)
+                found.setdefault(trace_id, set()).update(span_ids[start : start + SPAN_ID_BYTES] for start in starts)
         return found
 
     def _turns(
-        self, traces: dict[bytes, dict[bytes, ReceivedSpan]], known: set[bytes], senders: Mapping[Source, _Sender]
+        self,
+        traces: dict[bytes, dict[bytes, ReceivedSpan]],
+        known: Container[bytes],
+        senders: Mapping[Source, _Sender],
     ) -> list[Turn]:
         turns: list[Turn] = []
+        of_senders = {source: sender.run for source, sender in senders.items()}
         for trace_id, spans in traces.items():
             if not any(span.parent_id is None or may_tell(span) for span in spans.values()):
-                keep_trace(self._connection, trace_id, spans.values())  # such spans change nothing in the row of a turn
+                if spans:
+                    keep_trace(self._connection, trace_id, spans.values())  # such spans change nothing in a turn's row
                 continue
+            seen: Iterable[ReceivedSpan] = spans.values()
+            runs = of_senders
             if trace_id in known:
-                seen: Iterable[Span | ReceivedSpan] = read_spans(self._connection, trace_id)
-                turn = summarise(trace_id.hex(), seen, self._run_of_stored)
-            else:
-                seen = spans.values()
-                turn = summarise(trace_id.hex(), seen, lambda span: senders[span.source].run)
+                seen, runs = self._stored(trace_id)
+            turn = _summed_up(trace_id, seen, runs)
             if turn is not None:
                 turns.append(turn)
                 if trace_id in known:
@@ -363,12 +379,16 @@ class Store:
         self._put(turns)
         return turns
 
-    def _run_of_stored(self, span: Span) -> int:
-        ((run,),) = self._connection.execute(
-            "SELECT run FROM span JOIN source ON source.id = span.source WHERE trace_id = ? AND span_id = ?",
-            [bytes.fromhex(span.trace_id), bytes.fromhex(span.span_id)],
+    def _stored(self, trace_id: bytes) -> tuple[list[ReceivedSpan], dict[Source, int]]:
+        """Return the spans of a trace as they came, in order of start, and the runs of their sources."""
+        rows = self._connection.execute(
+            "SELECT body, run, service, scope, resource, instrumentation"
+            " FROM part JOIN source ON source.id = part.source WHERE trace_id = ? ORDER BY part.id",
+            [trace_id],
         ).fetchall()
-        return int(run)
+        runs = {Source(*of): run for _, run, *of in rows}
+        spans = [ReceivedSpan(span, Source(*of), b"") for body, _, *of in rows for span in unpack(body)]
+        return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns)), runs
 
     def _put(self, turns: Iterable[Turn]) -> None:
         self._insert(_INSERT_TURNS, [row.to_row(turn) for turn in turns])
@@ -389,6 +409,10 @@ class _Sender(NamedTuple):
 
     id: int
     run: int
+
+
+def _summed_up(trace_id: bytes, spans: Iterable[ReceivedSpan], runs: Mapping[Source, int]) -> Turn | None:
+    return summarise(trace_id.hex(), spans, lambda span: runs[span.source])
 
 
 def _by_trace(spans: Sequence[ReceivedSpan]) -> dict[bytes, dict[bytes, ReceivedSpan]]:

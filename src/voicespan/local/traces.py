@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from voicespan.local.part import COUNT
 from voicespan.local.turn import NS_PER_S
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 def traces(reader: Reader, limit: int) -> dict[str, Any]:
     """Return the traces that are no turns, the newest first, and how many there are."""
     rows = reader.ask(
-        "SELECT trace_id, service, name, start_ns, end_ns, error, rooted,"
-        " (SELECT count(*) FROM span WHERE span.trace_id = trace.trace_id)"
+        "SELECT trace_id, service, name, start_ns, end_ns, error, rooted,"  # noqa: S608
+        f" (SELECT {COUNT} FROM part WHERE part.trace_id = trace.trace_id)"
         " FROM trace ORDER BY start_ns DESC LIMIT ?",
         [limit],
     )

@@ -17,6 +17,7 @@ import sqlite3
 import tempfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import IO, TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -24,7 +25,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
@@ -38,6 +38,7 @@ from voicespan.local.body import Limits, RefusedError, drain, parts
 from voicespan.local.content import stored_log_without, strip_span
 from voicespan.local.decode import TRACE_ID_BYTES
 from voicespan.local.form import MalformedRequestError, from_plain, to_plain
+from voicespan.local.part import unpack
 from voicespan.local.pieces import pieces
 from voicespan.local.reader import UnknownTurnError
 from voicespan.local.schema import StoreError
@@ -64,8 +65,8 @@ _BATCH_CHARACTERS = 1 << 20
 _NO_ROOM = 507
 _IMPORT_LIMITS = Limits(sent_bytes=2 << 30, body_bytes=8 << 30, seconds=600.0)
 _SPANS = (
-    "SELECT source, resource, instrumentation, body FROM span JOIN source ON source.id = span.source"
-    " WHERE trace_id IN ({}) ORDER BY source, start_ns, span.id"
+    "SELECT source, resource, instrumentation, body FROM part JOIN source ON source.id = part.source"
+    " WHERE trace_id IN ({}) ORDER BY source, part.id"
 )
 _LOGS = (
     "SELECT source, resource, instrumentation, trace_id, span_id, time_ns, severity, body, attributes"
@@ -73,7 +74,8 @@ _LOGS = (
 )
 _CONTENT = "SELECT trace_id, role, text, audio, sample_rate, received_s FROM content WHERE trace_id IN ({})"
 _EVERYTHING = (
-    "SELECT trace_id FROM (SELECT trace_id, min(start_ns) AS start_ns FROM span GROUP BY trace_id) ORDER BY start_ns"
+    "SELECT trace_id FROM (SELECT trace_id, start_ns FROM turn UNION ALL SELECT trace_id, start_ns FROM trace)"
+    " ORDER BY start_ns"
 )
 
 
@@ -138,7 +140,7 @@ def _ask(reader: Reader, statement: str, trace_ids: Sequence[bytes]) -> list[tup
 def _resource_spans(reader: Reader, trace_ids: Sequence[bytes], *, content: bool) -> list[dict[str, Any]]:
     found = []
     for (_, resource, scope), rows in groupby(_ask(reader, _SPANS, trace_ids), key=lambda row: row[:3]):
-        spans = [Span.FromString(body) for *_, body in rows]
+        spans = sorted((span for *_, body in rows for span in unpack(body)), key=attrgetter("start_time_unix_nano"))
         if not content:
             for span in spans:
                 strip_span(span)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NS_PER_S = 1_000_000_000
 _MAX_S = 1 << 33
+_NUMBERS = (float, int)
+_SHARE_KEYS = tuple((stage, n.SHARE_PREFIX + stage) for stage in n.SHARE_STAGES)
 
 
 class SpanLike(Protocol):
@@ -110,6 +112,16 @@ class Turn(NamedTuple):
     attributes: dict[str, Value]
     """The attributes of the root span, whole."""
 
+    @property
+    def share_send_ns(self) -> int | None:
+        """The part of the silence in which audio was there and had not left the server."""
+        return self.shares.get("send")
+
+    @property
+    def share_unattributed_ns(self) -> int | None:
+        """The part of the silence that no stage explains."""
+        return self.shares.get("unattributed")
+
 
 _LATENCIES = {
     "endpoint_ns": n.SPAN_VAD_ENDPOINT,
@@ -198,8 +210,13 @@ class _Tree:
         scopes = scopes_of(spans)
         for span in spans:
             if span.scope in scopes:
-                name = n.SPAN_EXECUTE_TOOL if span.name.startswith(n.SPAN_EXECUTE_TOOL) else span.name
-                self.by_name.setdefault(name, []).append(span)
+                name = span.name
+                if name.startswith(n.SPAN_EXECUTE_TOOL):
+                    name = n.SPAN_EXECUTE_TOOL
+                if name in self.by_name:
+                    self.by_name[name].append(span)
+                else:
+                    self.by_name[name] = [span]
 
     def first(self, name: str) -> SpanLike | None:
         found = self.by_name.get(name)
@@ -234,12 +251,7 @@ def _silenced(tree: _Tree) -> int | None:
 
 
 def _shares(silence: Mapping[str, Value]) -> dict[str, int]:
-    shares: dict[str, int] = {}
-    for stage in n.SHARE_STAGES:
-        share_ns = _ns(silence.get(n.SHARE_PREFIX + stage)) if silence else None
-        if share_ns:
-            shares[stage] = share_ns
-    return shares
+    return {stage: share_ns for stage, key in _SHARE_KEYS if key in silence and (share_ns := _ns(silence[key]))}
 
 
 def _length(span: SpanLike | None) -> int | None:
@@ -248,7 +260,7 @@ def _length(span: SpanLike | None) -> int | None:
 
 def _ns(seconds: Value) -> int | None:
     """Return a length in nanoseconds; None for what is none, or too long for the store."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _MAX_S:
+    if isinstance(seconds, bool) or not isinstance(seconds, _NUMBERS) or not 0 <= seconds < _MAX_S:
         return None
     return round(seconds * NS_PER_S)
 

@@ -108,7 +108,7 @@ function rangeOfLengths() {
   const limit = limitOf(found.of);
   const { low, high } = mostLengths(found.value_s);
   const seen = limit ? [Math.min(low, limit * 0.7), Math.max(high, limit * 1.4)] : [low, high];
-  const floor = Math.max(seen[1] / 2000, 0.0005);
+  const floor = Math.max(seen[1] / 2000, 0.0001);
   return [Math.max(seen[0] * 0.8, floor), Math.max(seen[1] * 1.25, floor * 4)];
 }
 

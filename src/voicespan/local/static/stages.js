@@ -14,7 +14,9 @@ export const LATENCIES = {
   tool: "tool",
   tts: "tts: first audio",
   realtime: "realtime: first audio",
+  send: "send: ready, not sent",
   network: "network: heard after sent",
+  unattributed: "unattributed",
   silenced: "silenced within",
 };
 
@@ -34,8 +36,9 @@ const FIELD = {
   duration: "duration_s",
 };
 
-/** How long this took in a turn, in seconds; null where there was none of it. */
-export const sortedBy = (turn, stage) => turn[FIELD[stage]] ?? null;
+/** How long this took in a turn, in seconds, by its share of the silence where it has no span of its own; null where
+ * there was none of it. */
+export const sortedBy = (turn, stage) => (FIELD[stage] ? turn[FIELD[stage]] : turn.shares[stage]) ?? null;
 
 export const MEANINGS = {
   endpoint: "The user was silent already; the detector waited to be sure.",
