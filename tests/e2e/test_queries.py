@@ -203,7 +203,7 @@ def test_every_search_finds_turns(loaded: Loaded) -> None:
         pytest.skip(f"no tempo: {TEMPO.source}")
     tempo, end_s = loaded.tempo, time.time() + 5
     values = {"service": loaded.service}
-    wrong = []
+    wrong: list[str] = []
     for query in queries.of_traces():
         asked = {
             "q": queries.substituted(query.expression, **values),
