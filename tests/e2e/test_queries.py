@@ -121,6 +121,8 @@ def loads(tmp_path_factory: pytest.TempPathFactory, redis_port: int) -> Iterator
         environ = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{redis_port}"}
         conversation = subprocess.Popen([*command, "--db", ":memory:"], env=environ, stdout=subprocess.DEVNULL)
         try:
+            arrived = functools.partial(demo.collector.own_metric, "otelcol_receiver_accepted_spans")
+            until(lambda: conversation.poll() is not None or arrived(), "the agent speaks")
             send(scripted.collector)
             assert conversation.wait(120) == 0
         finally:
