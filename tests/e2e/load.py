@@ -34,6 +34,7 @@ _CHOSEN = {
     n.DB_CLIENT_CONNECTION_POOL_NAME: ("sessions",),
     n.VOICE_MESSAGE_TYPE: ("AudioFrame", "TextChunk"),
     n.HW_NAME: ("a GPU",),
+    n.VOICE_GENERATION_DISCARDED: (None, True),
 }
 _ERRORS = {n.METRIC_VOICE_SESSION_ERRORS, n.METRIC_VOICE_SESSION_SETUP_FAILURES, n.METRIC_VOICE_CLIENT_ERRORS}
 """They count nothing but errors; elsewhere the class of an error is there only when something failed."""
@@ -106,7 +107,7 @@ class Turns(Calls):
         voice.clock.advance(ms=700)
         turn.interrupted()
         for phase in ("worker_pause", "server_cancel", "playback_stop"):
-            voice.clock.advance(ms=self.rng.uniform(8, 60))
+            voice.clock.advance(ms=self.rng.uniform(8, 120))
             turn.barge_in(phase)
         turn.audio_stopped()
         return self._over(session, voice, "interrupted")
@@ -334,10 +335,11 @@ class Metrics:
         return callback
 
     def _attributes(self, metric: n.Metric, *, plain: bool = False) -> dict[str, Any]:
-        attributes = {
+        chosen = {
             name: values(name)[0] if plain else self._rng.choice(values(name))
             for name in metric.attributes
             if name != n.ERROR_TYPE and values(name)
         }
+        attributes = {name: value for name, value in chosen.items() if value is not None}
         failed = metric.name in _ERRORS or (not plain and self._rng.random() < 0.1)
         return attributes | ({n.ERROR_TYPE: "timeout"} if failed and n.ERROR_TYPE in metric.attributes else {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from .test_chain import CALLS, DURATION, service_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group("front")]
 
@@ -47,7 +50,7 @@ class Tiers:
 
 @pytest.fixture(scope="module")
 def tiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiers]:
-    """Turns are sent in three parts each, so that a part alone does not tell where the others went."""
+    """Two processes send half of the spans of each turn, so that a half does not tell where the other one went."""
     folder = tmp_path_factory.mktemp("tiers")
     flush = {"connectors::span_metrics::metrics_flush_interval": "2s"}
     with (
@@ -72,7 +75,7 @@ def tiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiers]:
         with gateways[0], gateways[1], front:
             everything = Tiers(front, gateways, stores, turns)
             assert front.send(service_metrics(), "metrics") == 200
-            send(front, turns)
+            send_halves(front, turns, folder)
             until(lambda: not everything.lacks(turns), "every turn is whole in one store")
             spans = sum(len(turn.spans) for turn in turns)
             for metric in (CALLS, f"{DURATION}_count"):  # the gateways write them one after the other
@@ -83,6 +86,29 @@ def tiers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiers]:
             for query in (CALLS, f"{DURATION}_count", SERVICE):
                 everything.series[query] = until(functools.partial(prometheus.query, query), query)
             yield everything
+
+
+SENDER = """
+import sys, urllib.request
+from pathlib import Path
+for file in sorted(Path(sys.argv[2]).iterdir()):
+    asked = urllib.request.Request(sys.argv[1], file.read_bytes(), {"Content-Type": "application/x-protobuf"})
+    assert urllib.request.urlopen(asked, timeout=10).status == 200
+"""
+
+
+def send_halves(front: Collector, turns: list[Sent], folder: Path) -> None:
+    """Let two processes send at the same time: an orchestrator, and a worker that begins with the last turn."""
+    senders = []
+    for half, service in enumerate(("voice-agent", "tts-worker")):
+        (folder / service).mkdir()
+        ordered = turns if half == 0 else turns[::-1]
+        parts = [Sent(turn.kind, turn.trace_id, turn.spans[half::2]) for turn in ordered]
+        for place in range(0, len(parts), 10):
+            (folder / service / f"{place:04}").write_bytes(request(parts[place : place + 10], service__name=service))
+        command = [sys.executable, "-c", SENDER, f"http://127.0.0.1:{front.http}/v1/traces", str(folder / service)]
+        senders.append(subprocess.Popen(command))
+    assert [sender.wait(60) for sender in senders] == [0, 0]
 
 
 def send(front: Collector, turns: list[Sent]) -> None:
@@ -108,7 +134,8 @@ def test_no_span_is_counted_twice(tiers: Tiers) -> None:
         for series, value in tiers.series[metric]:
             counted[series["span_name"]] += int(value)
         assert counted == wanted
-    assert {series["collector_instance_id"] for series, _ in tiers.series[CALLS]} == {"gw-1", "gw-2"}
+    told_by = {(series["job"], series["collector_instance_id"]) for series, _ in tiers.series[CALLS]}
+    assert told_by == {(job, gateway) for job in ("voice-agent", "tts-worker") for gateway in ("gw-1", "gw-2")}
 
 
 def test_every_dot_of_both_gateways_opens_its_turn(tiers: Tiers) -> None:

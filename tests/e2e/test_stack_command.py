@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from voicespan.stack import programs
+from voicespan.stack import generate, programs
 from voicespan.stack.services import VIEWER_PORT
 
 from .stack import program
@@ -73,7 +73,7 @@ def ask(path: str, **parameters: object) -> Any:
 
 
 def test_the_demos_turns_are_in_every_back_end(voicespan: Any) -> None:
-    """After `stack up` and `demo --otlp`, PromQL counts the turns, and each exemplar is the trace of one of them."""
+    """After `stack up` and `demo --otlp`, the query it names counts its turns, and each exemplar is one of them."""
     up = voicespan("stack", "up")
     assert up.returncode == 0, up.stderr
     status = voicespan("stack", "status", "--json")
@@ -89,8 +89,12 @@ def test_the_demos_turns_are_in_every_back_end(voicespan: Any) -> None:
     answered = {trace_id for trace_id, turn in turns.items() if turn["response_s"] is not None}
     assert len(answered) == 2
 
-    query = 'sum(traces_span_metrics_calls_total{span_name="voice.response"})'
-    assert eventually(lambda: [each["value"][1] for each in ask("query", query=query)["result"]] == ["2"])
+    typed = demo.stderr.partition("ask Prometheus for ")[2].splitlines()[0]
+    assert typed in (generate.CHECKOUT / "docs/back-ends.md").read_text()
+    wanted = [({"voice_turn_outcome": "completed"}, "3")]
+    assert eventually(
+        lambda: [(each["metric"], each["value"][1]) for each in ask("query", query=typed)["result"]] == wanted
+    )
     found = eventually(lambda: ask("query_exemplars", query=BUCKET, start=begin_s, end=time.time()))
     exemplars = {each["labels"]["trace_id"] for series in found for each in series["exemplars"]}
     assert exemplars == answered

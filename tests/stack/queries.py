@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEPLOY = generate.CHECKOUT / "deploy"
-PAGES = (*sorted((generate.CHECKOUT / "docs/runbooks").glob("*.md")), generate.CHECKOUT / "docs/troubleshooting.md")
+DOCS = generate.CHECKOUT / "docs"
+PAGES = (*sorted((DOCS / "runbooks").glob("*.md")), DOCS / "troubleshooting.md", DOCS / "back-ends.md")
 
 # What Grafana puts in for its variables, for a service that is chosen or for all of them.
 VALUES = {

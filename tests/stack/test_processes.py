@@ -104,6 +104,44 @@ def test_a_wrong_configuration_is_said_before_anything_starts(stack: Stack) -> N
     assert stack.running() == []
 
 
+COLLECTOR_REFUSES = """
+import sys
+sys.exit('''Error: failed to get config: decoding failed due to the following error(s):
+
+'processors' error reading configuration for "memory_limiter": decoding failed due to the following error(s):
+
+'limit_mib' cannot parse value as 'uint32': -3 overflows uint''')
+"""
+
+
+def test_why_it_does_not_start_is_one_line(stack: Stack) -> None:
+    """A configuration that the Collector refuses, and the error with which it ends, are each said in one line."""
+    with pytest.raises(StackError) as refused:
+        stack.up([service("one", check=COLLECTOR_REFUSES)], lambda _: None)
+    assert str(refused.value) == (
+        "the configuration of one is wrong: failed to get config: 'processors' error reading configuration for "
+        "\"memory_limiter\": 'limit_mib' cannot parse value as 'uint32': -3 overflows uint"
+    )
+    with pytest.raises(StackError) as ended:
+        stack.up([service("two", "print('starting'); import sys; sys.exit('Error: no such token')")], lambda _: None)
+    assert str(ended.value) == f"two ended at once: no such token (all that it said: {stack.log('two')})"
+
+
+@pytest.mark.parametrize("folder", ["", "logs", "queue"])
+def test_a_folder_that_cannot_be_written_is_one_line(folder: str, tmp_path: Path) -> None:
+    """A file in the place of the state, of its logs or of a service's data is named, and nothing is started."""
+    stack = Stack(tmp_path / "state")
+    file = stack.state / folder
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    one = service("one")
+    needy = Service(name="one", command=one.command, health=one.health, ports=one.ports, page=one.page,
+                    folders=(stack.state / "queue",))  # fmt: skip
+    with pytest.raises(StackError, match=f"^cannot write {file}: File exists$"):
+        stack.up([needy], lambda _: None)
+    assert stack.running() == []
+
+
 def test_a_clock_that_is_set_loses_no_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the system's clock is corrected, and with it the time at which processes began, ours are still ours."""
     (one,) = stack.up([service("one")], lambda _: None)

@@ -313,8 +313,8 @@ def _handed_on(receiver: Receiver, endpoint: str) -> None:
     forward.flush()
     lost = f", {forward.lost} were not taken ({forward.reason})" if forward.lost else ""
     click.echo(f"voicespan demo: {forward.sent} requests were handed on to {endpoint}{lost}", err=True)
-    buckets = f'sum by (le) (traces_span_metrics_duration_seconds_bucket{{span_name="{n.SPAN_RESPONSE}"}})'
-    click.echo(f"voicespan demo: in half a minute, ask Prometheus for histogram_quantile(0.95, {buckets})", err=True)
+    turns = f'sum by (voice_turn_outcome) (traces_span_metrics_duration_seconds_count{{span_name="{n.SPAN_TURN}"}})'
+    click.echo(f"voicespan demo: in half a minute, ask Prometheus for {turns}", err=True)
 
 
 def _complain(results: Sequence[Result]) -> None:

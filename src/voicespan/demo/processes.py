@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Self
 from urllib.request import Request, urlopen
 
+from voicespan import names as n
 from voicespan import run
 from voicespan.demo import truth
+from voicespan.version import __version__
 
 MODEL_VARIABLE = "OPENAI_BASE_URL"
 """Where this is set, the agent asks that language model, with OPENAI_API_KEY and OPENAI_MODEL, not the stand-in."""
@@ -34,6 +36,8 @@ _FOREIGN = ("OTEL_", "VOICESPAN_")
 """What the user has set for an own service is not meant for the demo's processes."""
 _KEPT = "VOICESPAN_RUN"
 """But for the name of the run: two demos can be compared by theirs."""
+_RESOURCE = f"{n.DEPLOYMENT_ENVIRONMENT_NAME}=demo,{n.SERVICE_VERSION}={__version__}"
+"""So that a dashboard has something to choose by."""
 
 
 class ProcessFailed(RuntimeError):
@@ -222,7 +226,7 @@ class Processes:
         environ |= {truth.VARIABLE: str(self.truth), **variables}
         if service is not None:
             environ |= {**self._metrics, "OTEL_LOGS_EXPORTER": "none"}
-            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": _NO_CALL}
+            environ |= {"OTEL_PYTHON_FASTAPI_EXCLUDED_URLS": _NO_CALL, "OTEL_RESOURCE_ATTRIBUTES": _RESOURCE}
             environ = run.environment(environ, service, self._endpoint)
         if role in self._scraped:
             environ |= {"VOICESPAN_PROMETHEUS_PORT": str(self._scraped[role])}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -31,6 +33,9 @@ STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.1
 _ANSWER_TIMEOUT_S = 1.0
 _LOG_LINES = 12
+_REASON = "Error: "
+_NO_WORDS = re.compile(r"decoding failed due to the following error\(s\):|^Error:|^'' *$", re.MULTILINE)
+"""What the Collector says around what is wrong with its configuration."""
 
 
 class StackError(Exception):
@@ -69,7 +74,7 @@ class Stack:
         """Return what was started here and is still alive, in order of start."""
         try:
             entries = json.loads(self._record.read_text())
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return []
         return [each for entry in entries if (each := Running(**entry)).process() is not None]
 
@@ -125,7 +130,7 @@ class Stack:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let no other command change what runs meanwhile."""
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(self.state)
         with (self.state / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +141,7 @@ class Stack:
     def _start(self, service: Service) -> Running:
         log = self.log(service.name)
         for folder in (log.parent, *service.folders):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(folder)
         for file in service.secrets:
             _make_up(file)
         # Not subprocess: it outlives us, and nobody is to wait for it. Ctrl-C in this terminal is not for it either.
@@ -158,13 +163,21 @@ class Stack:
         until = time.monotonic() + READY_TIMEOUT_S
         while not healthy(service):
             if service.process() is None:
-                raise StackError(f"{service.name} ended at once\n{self._end_of_log(service.name)}")
+                raise StackError(self._ended(service.name))
             if time.monotonic() > until:
                 raise StackError(
                     f"{service.name} did not answer at {service.health} for {READY_TIMEOUT_S:.0f} s\n"
                     f"{self._end_of_log(service.name)}"
                 )
             time.sleep(_POLL_S)
+
+    def _ended(self, name: str) -> str:
+        """Say why a service ended: in one line where its own last words are one, as the Collector's are."""
+        log = self.log(name)
+        *_, last = log.read_text(errors="replace").strip().splitlines() or [""]
+        if last.startswith(_REASON):
+            return f"{name} ended at once: {last.removeprefix(_REASON)} (all that it said: {log})"
+        return f"{name} ended at once\n{self._end_of_log(name)}"
 
     def _end_of_log(self, name: str) -> str:
         log = self.log(name)
@@ -267,10 +280,20 @@ def _check_configuration(service: Service) -> None:
     if not service.check:
         return
     for folder in service.folders:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(folder)
     found = subprocess.run(  # noqa: S603
         service.check, env={**os.environ, **service.environ}, capture_output=True, text=True, check=False
     )
     if found.returncode:
-        said = (found.stderr or found.stdout).strip()
+        said = " ".join(_NO_WORDS.sub("", found.stderr or found.stdout).split())
         raise StackError(f"the configuration of {service.name} is wrong: {said}")
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that only this user can read, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StackError(f"cannot write {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise StackError(f"cannot write {folder}: {os.strerror(errno.EACCES)}")
