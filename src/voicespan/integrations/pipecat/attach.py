@@ -70,7 +70,6 @@ def attach(worker: PipelineWorker) -> None:
         watch = _watch(worker, processors)
         if watch is not None:
             _quiet(worker)
-            _log_lines()
             watch.add(processors)
     except Exception as error:
         swallowed("pipecat", error)
@@ -134,19 +133,6 @@ def _quiet(worker: PipelineWorker) -> None:
     if worker.turn_trace_observer is not None:
         worker.turn_trace_observer._tracer = None  # noqa: SLF001
         say("pipecat.spans", "pipecat: its own spans are off; the turns have what they tell", level="debug")
-
-
-_sinks: list[int] = []
-
-
-def _log_lines() -> None:
-    """Pipecat and its bots write their log with loguru: where lines are JSON, those are too."""
-    if settings.current().log_format == "json" and not _sinks:
-        from loguru import logger
-
-        from voicespan.logs import loguru_sink
-
-        _sinks.append(logger.add(loguru_sink, catch=True))
 
 
 class Watch:
