@@ -225,7 +225,7 @@ def test_a_record_keeps_its_origin_and_error_on_its_way_to_another_process(lines
                 log.exception("failed")
     log.handlers.clear()
     for protocol in (1, pickle.HIGHEST_PROTOCOL):  # 1 is the socket handler's
-        passed = logging.makeLogRecord(pickle.loads(pickle.dumps(kept[0].__dict__, protocol)))  # noqa: S301 - ours
+        passed = logging.makeLogRecord(pickle.loads(pickle.dumps(kept[0].__dict__, protocol)))
         line = json.loads(RedactingFormatter().format(passed))
         assert (line["message"], line["error_type"]) == ("failed", "TimeoutError")
         assert line["resolution"].endswith("high-end-to-end-latency.md")

@@ -274,7 +274,7 @@ def _say_what_nobody_catches() -> None:
         if isinstance(told.exc_value, Exception):
             name = told.thread.name if told.thread is not None else None
             message, event = "Thread ended by an exception", "thread.failed"
-            events.say(logging.ERROR, message, event, told.exc_value, thread=name)
+            events.say(logging.ERROR, message, event, told.exc_value, thread_name=name)
         thread(told)
 
     process_ends.voicespan = True  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,12 +78,9 @@ LOGGED = {
 def test_a_service_that_sets_up_logging_itself_writes_json(way: str) -> None:
     """Handlers, structlog and loguru of an unchanged service write our lines, redacted and with the turn's ids."""
     if way not in ("dictConfig", "basicConfig"):
-        pytest.importorskip(way.split()[0])
-    script = f"""{LOGGED[way]}{TURN}
-    with turn.llm(model="m"):
-        log.info("mail bob@example.com")
-    """
-    done = run("\n".join(line.strip() if "log.info" not in line else "    " + line.strip() for line in script.splitlines()), **JSON)
+        pytest.importorskip(way.split(maxsplit=1)[0])
+    inside = 'with turn.llm(model="m"):\n    log.info("mail bob@example.com")\n'
+    done = run(dedent(LOGGED[way]) + dedent(TURN) + inside, **JSON)
     assert done.code == 0, done.err
     lines = [json.loads(line) for line in done.out.splitlines()]
     (line,) = [line for line in lines if line["message"] == "mail [EMAIL]"]
@@ -115,11 +114,11 @@ def test_the_exception_that_ends_a_service_is_its_last_line() -> None:
 def test_the_scrape_endpoint_is_announced() -> None:
     """Where metrics can be scraped is a line at the start."""
     pytest.importorskip("prometheus_client")
-    done = run("pass", **JSON | {"VOICESPAN_PROMETHEUS_PORT": "0"})
-    if not done.out:
-        pytest.skip("no port")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = run("pass", **JSON | {"VOICESPAN_PROMETHEUS_PORT": str(port)})
     (line,) = (json.loads(line) for line in done.out.splitlines())
-    assert re.fullmatch(r"Prometheus metrics available at http://[\w.]+:\d+/metrics", line["message"])
+    assert line["message"] == f"Prometheus metrics available at http://127.0.0.1:{port}/metrics"
     assert (line["level"], line["event"]) == ("INFO", "metrics.available")
 
 
@@ -140,24 +139,20 @@ def attributes(record: LogRecord) -> dict[str, Any]:
 
 def test_lines_are_sent_and_written() -> None:
     """With OTEL_LOGS_EXPORTER=otlp each line is a record in its OTLP form, and stderr has it still as it was."""
-    script = f"""
+    script = dedent(TURN) + dedent("""
     import logging
     logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
     log = logging.getLogger("bot")
-    {TURN.strip()}
     with turn.llm(model="m"):
-        log.info("mail %s", "bob@example.com", extra={{"event": "mailed", "client_ip": "10.1.2.3", "count": 3}})
+        log.info("mail %s", "bob@example.com", extra={"event": "mailed", "client_ip": "10.1.2.3", "count": 3})
     try:
         raise TimeoutError("late")
     except TimeoutError:
         log.exception("failed")
     print(turn.trace_id)
-    """
+    """)
     with Receiver() as receiver:
-        done = run(
-            "\n".join(line[4:] if line.startswith("    ") else line for line in script.splitlines()),
-            OTEL_LOGS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
-        )  # fmt: skip
+        done = run(script, OTEL_LOGS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
     assert done.code == 0, done.err
     assert "INFO mail bob@example.com" in done.err
     assert "ERROR failed" in done.err
