@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from voicespan import events
 from voicespan import names as n
+from voicespan.connection import offered
 from voicespan.guard import guarded
 from voicespan.metrics.instruments import record
 from voicespan.metrics.labels import labels
@@ -47,12 +48,16 @@ def allow(attribute: str, values: Iterable[Value]) -> None:
 def connection(transport: str = "websocket") -> AbstractContextManager[None]:
     """Count a media connection while the block lasts (`voice.connection.active`)."""
     watch_loop()
+    found = offered()
+    if found is not None:
+        found.counted_by_service()
     return connections.held({n.VOICE_TRANSPORT: transport})
 
 
 @guarded
 def message_sent(kind: str) -> None:
     """Count a message to the client (`voice.messages`)."""
+    messages.by_service = True
     messages.count(kind, "transmit")
 
 

@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("pipecat")
 
-from pipecat.frames.frames import OutputAudioRawFrame
-
 from voicespan.metrics.audio import flows
 
 from .phone import Call
 
 if TYPE_CHECKING:
+    from pipecat.frames.frames import OutputAudioRawFrame
+
     from .conftest import Turns
 
 pytestmark = pytest.mark.e2e
