@@ -428,8 +428,26 @@ def _unix_s(given: Any) -> float:
     return moment.timestamp()
 
 
+class _Keys(dict[str, str]):
+    """Names of fields that were seen, and how they are written; bounded, because services make up names."""
+
+    def __missing__(self, key: str) -> str:
+        if len(self) >= _MAX_KEYS:
+            self.clear()
+        clean = self[key] = redact(key)
+        return clean
+
+
+_keys = _Keys()
+_MAX_KEYS = 1024
+_PLAIN = frozenset({"timestamp", "level"})
+"""Fields in which nothing can be found: nobody but us writes them."""
+
+
 def _redacted(line: Mapping[str, Any]) -> dict[str, Any]:
-    clean = {redact(key): _clean(value) for key, value in line.items()}
+    clean = {
+        _keys[key]: value if value is None or key in _PLAIN else _clean(value) for key, value in line.items()
+    }
     if isinstance(identity := line.get("session_id"), str):
         clean["session_id"] = redact_identity(identity)  # as on spans, so that the two find each other
     return clean
@@ -442,7 +460,7 @@ def _clean(value: Any, depth: int = 0) -> Any:
         return value
     if depth < _MAX_DEPTH:  # deeper, or in circles, is text
         if isinstance(value, dict):
-            return {redact(_words(key)): _clean(each, depth + 1) for key, each in value.items()}
+            return {_keys[_words(key)]: _clean(each, depth + 1) for key, each in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [_clean(each, depth + 1) for each in value]
     return redact(_words(value))
