@@ -445,9 +445,7 @@ _PLAIN = frozenset({"timestamp", "level"})
 
 
 def _redacted(line: Mapping[str, Any]) -> dict[str, Any]:
-    clean = {
-        _keys[key]: value if value is None or key in _PLAIN else _clean(value) for key, value in line.items()
-    }
+    clean = {_keys[key]: value if value is None or key in _PLAIN else _clean(value) for key, value in line.items()}
     if isinstance(identity := line.get("session_id"), str):
         clean["session_id"] = redact_identity(identity)  # as on spans, so that the two find each other
     return clean

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voicespan import settings
 from voicespan.diagnostics import say
@@ -30,6 +30,8 @@ SIP = "[SIP]"
 SSN = "[SSN]"
 
 _CACHED_LENGTH = 256
+_FEW = 8
+"""A repetition that varies by no more may stand in another one, as the labels of a host's name."""
 _CACHED_TEXTS = 4096
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
@@ -64,9 +66,7 @@ RULES: tuple[Rule, ...] = (
         KEY,
         ("k-", "k_", "akia", "aiza", "xox", "gh", "eyj"),
     ),
-    Rule(
-        re.compile(r"\b(Bearer|Basic)\s{1,4}[\w.~+/=-]{8,4096}", re.IGNORECASE), rf"\1 {KEY}", ("bearer", "basic")
-    ),
+    Rule(re.compile(r"\b(Bearer|Basic)\s{1,4}[\w.~+/=-]{8,4096}", re.IGNORECASE), rf"\1 {KEY}", ("bearer", "basic")),
     Rule(
         re.compile(
             r"\b(api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|secret)"
@@ -157,6 +157,35 @@ def forget() -> None:
     _key.cache_clear()
 
 
+def _repeats_in_repeats(pattern: re.Pattern[str]) -> bool:
+    """Return whether something of open length is repeated often, as in `(a+)+`: there may be too many ways to try."""
+    import re._parser as parser  # type: ignore[import-not-found]  # where `re` takes patterns apart
+
+    return _nested(parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG), inside=False)
+
+
+def _nested(parsed: Any, *, inside: bool) -> bool:
+    for operation, argument in parsed:
+        name = str(operation)
+        if name in ("MAX_REPEAT", "MIN_REPEAT"):
+            least, most, part = argument
+            open_ended = most - least > _FEW
+            if (open_ended and inside) or _nested(part, inside=inside or open_ended):
+                return True
+        elif any(_nested(part, inside=inside) for part in _parts(argument)):
+            return True
+    return False
+
+
+def _parts(argument: Any) -> Iterable[Any]:
+    """Return the patterns within an element of a pattern: of a group, of a branch."""
+    if type(argument).__name__ == "SubPattern":
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for each in argument:
+            yield from _parts(each)
+
+
 def _read(path: Path) -> Iterable[Rule]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -171,6 +200,10 @@ def _read(path: Path) -> Iterable[Rule]:
             compiled = re.compile(pattern)
         except re.error as error:
             say(f"redact.{number}", f"VOICESPAN_REDACT: {path}:{number}: {error}; the line is left out")
+            continue
+        if _repeats_in_repeats(compiled):
+            why = "a repetition in a repetition may take for ever"
+            say(f"redact.{number}", f"VOICESPAN_REDACT: {path}:{number}: {why}; the line is left out")
             continue
         if compiled.search(""):
             say(f"redact.{number}", f"VOICESPAN_REDACT: {path}:{number}: matches everything; the line is left out")
