@@ -188,12 +188,17 @@ def test_a_thread_that_outlives_its_turn_belongs_to_nobody(
     before = ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start
     work: queue.SimpleQueue[str] = queue.SimpleQueue()
     log = logging.getLogger("bot")
+
+    def write_two() -> None:
+        log.info(work.get())
+        log.info(work.get())
+
     try:
         threads.install()
         with voice.session() as session:
             turn = session.user_turn(input="text")
             with turn.llm(model="m"):
-                thread = threading.Thread(target=lambda: [log.info(work.get()), log.info(work.get())])
+                thread = threading.Thread(target=write_two)
                 thread.start()
                 work.put("inside")
                 while not any(line["message"] == "inside" for line in lines.all()):
@@ -206,6 +211,26 @@ def test_a_thread_that_outlives_its_turn_belongs_to_nobody(
     found = {line["message"]: line for line in lines.all()}
     assert found["inside"]["trace_id"] == f"{turn.trace_id:032x}"
     assert not {"trace_id", "session_id"} & set(found["later"])
+
+
+def test_the_threads_of_a_pool_belong_to_nobody(
+    lines: Lines, voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that a stage happens to start does other work without that stage's ids, even while its turn is open."""
+    monkeypatch.setattr(threads, "_installed", [])
+    before = ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start
+    try:
+        threads.install()
+        turn = voice.session("call-7").user_turn(input="text")
+        with ThreadPoolExecutor(1) as pool:
+            with turn.llm(model="m"):
+                pool.submit(logging.getLogger("bot").info, "inside").result()
+            pool.submit(logging.getLogger("bot").info, "later").result()
+    finally:
+        ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start = before  # type: ignore[method-assign]
+    found = {line["message"]: line for line in lines.all()}
+    assert found["inside"]["trace_id"] == f"{turn.trace_id:032x}"
+    assert "trace_id" not in found["later"]
 
 
 def test_a_record_keeps_its_origin_and_error_on_its_way_to_another_process(lines: Lines, voice: VoiceRecorder) -> None:

@@ -53,6 +53,8 @@ SPANS: tuple[tuple[str, str, dict[str, str], tuple[str, ...]], ...] = (
     ("F-SM19", D, {"span_name": "token.mint"}, ()),
     ("F-SM20", N, {"span_name": "voice.session.setup", "status_code": "STATUS_CODE_ERROR"}, ("error_type",)),
     ("F-SM21", D, {"span_kind": "SPAN_KIND_SERVER"}, ("rpc_method",)),
+    ("F-IN01", D, {"span_name": "voice.turn"}, ("voice_transport", "voice_turn_outcome")),
+    ("F-IN02", D, {"span_name": "voice.response"}, ("voice_transport", "voice_measurement_point")),
     ("F-SM22", D, {"span_name": "playback"}, ("voice_measurement_point",)),
 )
 """What the catalog derives from spans: all of its section F.5."""
@@ -233,7 +235,9 @@ def test_every_metric_is_at_the_collector(told: Told) -> None:
     assert {name: what for name, what in wrong.items() if what} == {}
 
 
-@pytest.mark.covers("F-EP18", *(row for row, *_ in SPANS))
+@pytest.mark.covers(
+    "F-EP18", "C-M07", "C-M14", "C-M20", "E-M02", "A-M02", "A-M03", "A-M26", *(row for row, *_ in SPANS)
+)
 @pytest.mark.parametrize(("row", "family", "labels", "split"), SPANS, ids=[row for row, *_ in SPANS])
 def test_every_span_is_a_metric_at_the_collector(
     told: Told, row: str, family: str, labels: dict[str, str], split: tuple[str, ...]
