@@ -502,11 +502,13 @@ def test_sessions_say_when_they_begin_and_end(lines: Lines, voice: VoiceRecorder
     assert (ended["event"], ended["reason"]) == ("session.ended", "normal")
 
 
-@pytest.mark.covers("C-L16", "C-L19", "C-Q11")
+@pytest.mark.covers("C-L16", "C-L19", "C-Q11", "C-Q12")
 def test_slow_first_audio_is_a_warning(lines: Lines, voice: VoiceRecorder) -> None:
     """A turn whose synthesis took longer than its limit to speak is a line, found by `high_latency` and its trace."""
     session = voice.session("session-abc")
+    voice.clock.advance(ms=3000)  # first audio counts from the first text that is handed over, not from here
     turn = session.user_turn(input="text")
+    voice.clock.advance(ms=200)
     with turn.tts(model="cosyvoice2-en-base") as tts:
         voice.clock.advance(ms=520)
         tts.audio(0.02)

@@ -110,7 +110,7 @@ def test_the_exception_that_ends_a_service_is_its_last_line() -> None:
     assert "MemoryError" in done.err  # Python says it as ever
 
 
-@pytest.mark.covers("C-L20")
+@pytest.mark.covers("C-L20", "C-Q04")
 def test_the_scrape_endpoint_is_announced() -> None:
     """Where metrics can be scraped is a line at the start."""
     pytest.importorskip("prometheus_client")

@@ -411,7 +411,8 @@ async def test_messages_of_an_unchanged_service_are_counted(telemetry: Telemetry
 
     with serving(service(handler)) as address:
         async with websockets.connect(f"ws://{address}/call/7") as socket:
-            for message in ('{"type": "SessionStart", "x": 1}', "h\u00e4", bytes(320), *[bytes(320)] * 20):
+            sent: list[str | bytes] = ['{"type": "SessionStart", "x": 1}', "h\u00e4", *[bytes(320)] * 21]
+            for message in sent:
                 await socket.send(message)
                 await socket.recv()
             await socket.close(4001)
