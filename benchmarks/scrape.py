@@ -42,12 +42,13 @@ def main() -> None:
             for limit in HISTOGRAM.boundaries:
                 histogram.record(limit, {n.GEN_AI_REQUEST_MODEL: model}, context)
 
-    took_ms, body = [], b""
+    took_ms, cpu_ms, body = [], [], b""
     for _ in range(arguments.rounds):
         record()
-        begin = time.perf_counter_ns()
+        begin, cpu = time.perf_counter_ns(), time.thread_time_ns()
         _, _, body = reader.answer(accept="application/openmetrics-text; version=1.0.0", authorization="")
         took_ms.append((time.perf_counter_ns() - begin) / 1e6)
+        cpu_ms.append((time.thread_time_ns() - cpu) / 1e6)
     lines = body.decode().splitlines()
     print(
         json.dumps(
@@ -55,8 +56,10 @@ def main() -> None:
                 "benchmark": "scrape",
                 "series": sum(not line.startswith("#") and "_created" not in line for line in lines) - 1,
                 "exemplars": sum(" # {" in line for line in lines),
+                "best_ms": round(min(took_ms), 2),
                 "median_ms": round(statistics.median(took_ms), 2),
                 "max_ms": round(max(took_ms), 2),
+                "cpu_median_ms": round(statistics.median(cpu_ms), 2),
             },
             indent=2,
         )

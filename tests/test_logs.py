@@ -7,11 +7,13 @@ import io
 import json
 import logging
 import logging.handlers
+import pickle
 import queue
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry import trace
 
-from voicespan import emit, logs, settings
-from voicespan import sessions as sessions_module
+import voicespan
+from voicespan import emit, events, logs, metrics, settings, threads
 from voicespan.logs import JSONFormatter, RedactingFormatter, setup_logging
+from voicespan.redaction import redact_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +52,9 @@ def lines(monkeypatch: pytest.MonkeyPatch, voice: VoiceRecorder) -> Iterator[Lin
     """Give what the root logger writes; all settings are restored."""
     root, factory = logging.getLogger(), logging.getLogRecordFactory()
     before = root.level, list(root.handlers)
-    monkeypatch.setattr(sessions_module.events, "disabled", True)
+    monkeypatch.setattr(events, "enabled", False)
+    monkeypatch.setattr(events, "_told", {})
+    hooks = sys.excepthook, threading.excepthook
     monkeypatch.setattr(emit, "_recorder", emit.BackgroundRecorder())
     found = Lines()
     root.handlers[:] = [setup_logging("DEBUG", stream=found.stream)]
@@ -57,6 +62,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, voice: VoiceRecorder) -> Iterator[Lin
     logging.setLogRecordFactory(factory)
     root.setLevel(before[0])
     root.handlers[:] = before[1]
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.mark.covers("C-L01", "C-L02", "C-L03", "C-L04", "C-L26", "C-Q10")
@@ -129,6 +135,266 @@ def test_lines_of_tasks_threads_and_queues_keep_their_origin(lines: Lines, voice
     thread.join()
     assert lines.last()["trace_id"] == expected
     aside.handlers.clear()
+
+
+def test_work_given_to_other_threads_keeps_its_origin(
+    lines: Lines, voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stage gives to an executor, a thread or a timer, and callbacks of its futures, has the stage's ids."""
+    monkeypatch.setattr(threads, "_installed", [])
+    before = ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start
+    log = logging.getLogger("bot")
+    release = threading.Event()
+    try:
+        threads.install()
+        with ThreadPoolExecutor(1) as pool, voice.session("call-7") as session:
+            turn = session.user_turn(input="text")
+            with turn.llm(model="m"):
+                expected = trace.get_current_span().get_span_context()
+                pool.submit(log.info, "executor").result()
+                future = pool.submit(release.wait, 5)
+                future.add_done_callback(lambda _: log.info("callback"))
+                release.set()
+                started = [threading.Thread(target=log.info, args=("thread",)), threading.Timer(0, log.info, ["timer"])]
+                for thread in started:
+                    thread.start()
+                for thread in started:
+                    thread.join()
+            assert voicespan_turn_in(pool) is turn
+            pool.submit(asyncio.run, asyncio.sleep(0)).result()
+        pool = ThreadPoolExecutor(1)
+        pool.submit(log.info, "outside").result()
+        pool.shutdown()
+    finally:
+        ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start = before  # type: ignore[method-assign]
+    found = {line["message"]: line for line in lines.all() if line["logger"] == "bot"}
+    assert {name for name, line in found.items() if line.get("span_id") == f"{expected.span_id:016x}"} == {
+        "executor", "callback", "thread", "timer",
+    }  # fmt: skip
+    assert {line.get("session_id") for line in found.values()} == {"call-7", None}
+    assert "trace_id" not in found["outside"]
+
+
+def voicespan_turn_in(pool: ThreadPoolExecutor) -> object:
+    """The current turn, as work in a pool sees it."""
+    return pool.submit(voicespan.current_turn).result()
+
+
+def test_a_thread_that_outlives_its_turn_belongs_to_nobody(
+    lines: Lines, voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that the first turn happens to start does not give its ids to all that it does later on."""
+    monkeypatch.setattr(threads, "_installed", [])
+    before = ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start
+    work: queue.SimpleQueue[str] = queue.SimpleQueue()
+    log = logging.getLogger("bot")
+
+    def write_two() -> None:
+        log.info(work.get())
+        log.info(work.get())
+
+    try:
+        threads.install()
+        with voice.session() as session:
+            turn = session.user_turn(input="text")
+            with turn.llm(model="m"):
+                thread = threading.Thread(target=write_two)
+                thread.start()
+                work.put("inside")
+                while not any(line["message"] == "inside" for line in lines.all()):
+                    time.sleep(0.01)
+        voice.settle(5)
+        work.put("later")
+        thread.join()
+    finally:
+        ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start = before  # type: ignore[method-assign]
+    found = {line["message"]: line for line in lines.all()}
+    assert found["inside"]["trace_id"] == f"{turn.trace_id:032x}"
+    assert not {"trace_id", "session_id"} & set(found["later"])
+
+
+def test_the_threads_of_a_pool_belong_to_nobody(
+    lines: Lines, voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that a stage happens to start does other work without that stage's ids, even while its turn is open."""
+    monkeypatch.setattr(threads, "_installed", [])
+    before = ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start
+    try:
+        threads.install()
+        turn = voice.session("call-7").user_turn(input="text")
+        with ThreadPoolExecutor(1) as pool:
+            with turn.llm(model="m"):
+                pool.submit(logging.getLogger("bot").info, "inside").result()
+            pool.submit(logging.getLogger("bot").info, "later").result()
+    finally:
+        ThreadPoolExecutor.submit, Future.add_done_callback, threading.Thread.start = before  # type: ignore[method-assign]
+    found = {line["message"]: line for line in lines.all()}
+    assert found["inside"]["trace_id"] == f"{turn.trace_id:032x}"
+    assert "trace_id" not in found["later"]
+
+
+def test_a_record_keeps_its_origin_and_error_on_its_way_to_another_process(lines: Lines, voice: VoiceRecorder) -> None:
+    """What a queue handler or a socket handler passes on has ids, session and error as fields, not as a message."""
+    kept: list[logging.LogRecord] = []
+    handler = logging.handlers.QueueHandler(queue.SimpleQueue())
+    handler.enqueue = kept.append  # type: ignore[assignment,method-assign]
+    log = logging.getLogger("aside")
+    log.propagate = False
+    log.handlers[:] = [handler]
+    with voice.session("call-7") as session:
+        turn = session.user_turn(input="text")
+        with turn.llm(model="m"):
+            try:
+                fail(TimeoutError("late"))
+            except TimeoutError:
+                log.exception("failed")
+    log.handlers.clear()
+    for protocol in (1, pickle.HIGHEST_PROTOCOL):  # 1 is the socket handler's
+        passed = logging.makeLogRecord(pickle.loads(pickle.dumps(kept[0].__dict__, protocol)))
+        line = json.loads(RedactingFormatter().format(passed))
+        assert (line["message"], line["error_type"]) == ("failed", "TimeoutError")
+        assert line["resolution"].endswith("high-end-to-end-latency.md")
+        assert (line["trace_id"], line["session_id"], line["model_id"]) == (f"{turn.trace_id:032x}", "call-7", "m")
+
+
+def test_lines_under_spans_of_other_libraries_name_the_session(lines: Lines, voice: VoiceRecorder) -> None:
+    """A line that a library writes inside its own span has that span's id, and the session and model of the stage."""
+    identity = trace.SpanContext(7, 8, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with voice.session("call-7") as session:
+        turn = session.user_turn(input="text")
+        with turn.llm(model="m"), trace.use_span(trace.NonRecordingSpan(identity)):
+            logging.getLogger("httpx").info("request")
+    line = next(line for line in lines.all() if line["message"] == "request")
+    assert (line["span_id"], line["session_id"], line["model_id"]) == (f"{8:016x}", "call-7", "m")
+
+
+@pytest.mark.covers("C-L02", "C-Q10")
+def test_levels_and_times_have_one_form(lines: Lines) -> None:
+    """Whatever a level is called it is one of the five; structlog's time, in any form, is UTC with microseconds."""
+    logging.addLevelName(25, "NOTICE")
+    logging.getLogger("bot").log(25, "x")
+    assert lines.last()["level"] == "INFO"
+    forms = {"2025-10-05T14:32:15Z", "2025-10-05T16:32:15.000000+02:00", 1759674735.0}
+    events_ = [{"event": "x", "timestamp": form} for form in forms]
+    assert {logs.processor(None, "warn", event)["timestamp"] for event in events_} == {"2025-10-05T14:32:15.000000Z"}
+    names = {name: logs.processor(None, name, {"event": "x"})["level"] for name in ("warn", "exception", "fatal")}
+    assert names == {"warn": "WARNING", "exception": "ERROR", "fatal": "CRITICAL"}
+
+
+def test_extra_does_not_replace_what_a_line_is(lines: Lines) -> None:
+    """A field of the service's own that is called as one of the first four gets an underscore."""
+    logging.getLogger("bot").info("x", extra={"level": "high", "timestamp": 7, "logger": "mine"})
+    line = lines.last()
+    assert (line["level"], line["level_"]) == ("INFO", "high")
+    assert (line["logger"], line["logger_"], line["timestamp_"]) == ("bot", "mine", 7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], "\ud800", {"\udfff": 1}, {"a": {float("nan")}}])
+def test_every_line_is_json_for_strict_readers(lines: Lines, value: object) -> None:
+    """Numbers that JSON does not have, and halves of a character, do not make a line unreadable."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    for formatter in (JSONFormatter(), RedactingFormatter()):
+        text = formatter.format(logging.makeLogRecord({"msg": "x", "value": value, "kept": 7}))
+        assert json.loads(text.encode(), parse_constant=refuse)["kept"] == 7
+
+
+def test_a_session_is_named_as_on_its_spans(lines: Lines) -> None:
+    """A session whose id is a phone number has the same pseudonym in lines as in spans."""
+    logging.getLogger("bot").info("x", extra={"session_id": "+15551234567"})
+    assert lines.last()["session_id"] == redact_identity("+15551234567") != "[PHONE]"
+
+
+def test_keys_are_redacted(lines: Lines) -> None:
+    """A name of a field, at any depth, is a string that leaves as well."""
+    logging.getLogger("bot").info("x", extra={"bob@example.com": 1, "by": {"bob@example.com": [{"+15551234567": 1}]}})
+    assert "bob@" not in lines.stream.getvalue()
+    assert "+1555" not in lines.stream.getvalue()
+    assert lines.last()["by"] == {"[EMAIL]": [{"[PHONE]": 1}]}
+
+
+@pytest.mark.covers("C-L12")
+@pytest.mark.parametrize(
+    "kind", ["worker_unavailable", "model_not_found", "timeout", "internal", "model_error", "connection_error",
+             "websocket", "UNAVAILABLE", "builtins.TimeoutError", "openai.RateLimitError"],
+)  # fmt: skip
+def test_every_error_type_has_a_runbook(lines: Lines, kind: str) -> None:
+    """An error that is named without an exception says where to read on, too; each value of `error.type` has a page."""
+    logging.getLogger("bot").error("failed", extra={"error_type": kind})
+    page = lines.last()["resolution"].removeprefix("See ")
+    assert (Path(__file__).parents[1] / page).is_file()
+
+
+@pytest.mark.covers("C-L21", "C-L22", "C-L23", "C-L24")
+def test_levels_of_our_own_lines_say_what_to_do(lines: Lines, voice: VoiceRecorder) -> None:
+    """Timings are DEBUG, models and barge-ins INFO, what was mended or is slow WARNING, lost turns ERROR."""
+    with metrics.model_load("cosy"):
+        pass
+    metrics.model_unloaded("cosy", "lru_eviction")
+    metrics.audio_quality("receive", jitter_s=0.2)
+    session = voice.session("call-7", transport="websocket")
+    lost = session.user_turn(input="text")
+    llm = lost.llm(model="m")
+    llm.fail("timeout")
+    llm.end()
+    lost.end()
+    mended = session.user_turn(input="text")
+    llm = mended.llm(model="m")
+    llm.fail("RateLimitError")
+    llm.end()
+    with mended.llm(model="m"), mended.tts() as tts:
+        tts.audio(1)
+    mended.audio_sent(1)
+    voice.clock.advance(ms=2000)
+    mended.end()
+    cut = session.user_turn(input="text")
+    with cut.llm(model="m"), cut.tts() as tts:
+        tts.audio(5)
+    cut.audio_sent(5)
+    voice.clock.advance(ms=1000)
+    over = session.user_turn()
+    cut.interrupted()
+    cut.audio_stopped()
+    over.committed()
+    over.end()
+    for turn in voice.settle(20):
+        events.turn_over(turn)
+    found = {(line.get("event"), line["level"]) for line in lines.all()}
+    assert {
+        ("model.loaded", "INFO"), ("model.unloaded", "INFO"), ("high_jitter", "WARNING"), ("turn.failed", "ERROR"),
+        ("turn.recovered", "WARNING"), ("barge_in", "INFO"), ("turn.over", "DEBUG"),
+    } <= found  # fmt: skip
+    by_event = {line["event"]: line for line in lines.all() if "event" in line}
+    assert by_event["model.loaded"]["model_id"] == "cosy"
+    assert by_event["turn.failed"]["error_type"] == "timeout"
+    assert by_event["turn.failed"]["trace_id"] == f"{lost.trace_id:032x}"
+    assert by_event["turn.failed"]["resolution"].endswith("high-end-to-end-latency.md")
+    assert by_event["turn.recovered"]["trace_id"] == f"{mended.trace_id:032x}"
+    assert by_event["barge_in"]["barge_in_ms"] >= 0
+    assert (by_event["turn.over"]["session_id"], by_event["turn.over"]["transport"]) == ("call-7", "websocket")
+
+
+@pytest.mark.covers("C-L18")
+def test_a_worker_that_cannot_be_reached_is_an_error(lines: Lines, voice: VoiceRecorder) -> None:
+    """`Failed to connect to worker` has session, type, message, traceback, runbook and trace, once a second."""
+    address = {"server.address": "localhost", "server.port": 7001}
+    identity = trace.SpanContext(7, 8, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with voice.session("call-7"):
+        for _ in range(3):
+            try:
+                fail(ConnectionRefusedError("Worker tts-cosy@0 not reachable"))
+            except ConnectionRefusedError as error:
+                message = "Failed to connect to worker"
+                events.unreachable("worker.unreachable", message, error, address, identity)
+    (line,) = [line for line in lines.all() if line.get("event") == "worker.unreachable"]
+    assert (line["message"], line["level"]) == ("Failed to connect to worker", "ERROR")
+    assert (line["session_id"], line["trace_id"]) == ("call-7", f"{7:032x}")
+    assert (line["error_type"], line["address"]) == ("ConnectionRefusedError", "localhost:7001")
+    assert line["error_message"] == "Worker tts-cosy@0 not reachable"
+    assert line["traceback"].startswith("Traceback")
+    assert line["resolution"].endswith("worker-unavailable.md")
 
 
 @pytest.mark.covers("C-L12", "C-L13", "C-L14", "C-L15")
@@ -223,27 +489,34 @@ def test_nothing_that_is_logged_raises(lines: Lines) -> None:
 @pytest.mark.covers("C-L17")
 def test_sessions_say_when_they_begin_and_end(lines: Lines, voice: VoiceRecorder) -> None:
     """A session writes `Session started` and `Session ended`, with its id, transport and reason."""
-    with voice.session("call-7", transport="websocket"):
+    identity = trace.SpanContext(7, 8, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(identity)):
+        call = voice.session("call-7", transport="websocket", model="cosy", attributes={"client.address": "10.1.2.3"})
+    with call:
         pass
     started, ended = lines.all()
+    assert (started["model_id"], started["client_ip"]) == ("cosy", "10.1.2.0")
+    assert (started["trace_id"], started["span_id"]) == (f"{7:032x}", f"{8:016x}")
     assert (started["message"], started["event"], started["level"]) == ("Session started", "session.started", "INFO")
     assert (started["session_id"], started["transport"]) == ("call-7", "websocket")
     assert (ended["event"], ended["reason"]) == ("session.ended", "normal")
 
 
-@pytest.mark.covers("C-L16", "C-L19", "C-Q11")
+@pytest.mark.covers("C-L16", "C-L19", "C-Q11", "C-Q12")
 def test_slow_first_audio_is_a_warning(lines: Lines, voice: VoiceRecorder) -> None:
     """A turn whose synthesis took longer than its limit to speak is a line, found by `high_latency` and its trace."""
     session = voice.session("session-abc")
+    voice.clock.advance(ms=3000)  # first audio counts from the first text that is handed over, not from here
     turn = session.user_turn(input="text")
+    voice.clock.advance(ms=200)
     with turn.tts(model="cosyvoice2-en-base") as tts:
         voice.clock.advance(ms=520)
         tts.audio(0.02)
     turn.audio_sent(0.02)
     (finished,) = voice.settle(5)
-    logs.report(finished)
-    line = lines.last()
-    assert (line["level"], line["message"], line["event"]) == ("WARNING", "High FAL detected", "high_latency")
+    events.turn_over(finished)
+    line = next(line for line in lines.all() if line.get("event") == "high_latency")
+    assert (line["level"], line["message"]) == ("WARNING", "High FAL detected")
     assert (line["fal_ms"], line["session_id"], line["model_id"]) == (520, "session-abc", "cosyvoice2-en-base")
     assert line["trace_id"] == f"{turn.trace_id:032x}"
 

@@ -82,6 +82,30 @@ def test_the_turns_of_the_process_are_the_figures(session: Session) -> None:
     assert get_stats("end_to_end_latency")["avg"] == pytest.approx(0.4)
 
 
+@pytest.mark.covers("B-U03", "B-M01")
+async def test_a_wrapper_around_a_recognizer_times_it(session: Session) -> None:
+    """A recognizer is called as before, inside a stage: from its audio to its transcript, by the monotonic clock."""
+    recorder: Any = session.recorder
+    clock: FixedClock = recorder.clock
+    asked = session.user_turn()
+
+    async def process(audio: bytes) -> str:
+        clock.advance(ms=1500)
+        return f"{len(audio)} bytes"
+
+    async def stt_wrapper(audio: bytes) -> str:
+        with asked.asr(model="whisper") as asr:
+            text = await process(audio)
+            asr.final()
+            return text
+
+    assert await stt_wrapper(bytes(640)) == "640 bytes"
+    asked.committed()
+    asked.end()
+    recorder.drain()
+    assert get_stats("stt_latency") == {"avg": 1.5, "p90": 1.5, "p95": 1.5, "count": 1}
+
+
 @pytest.mark.covers("B-U06")
 def test_the_bottleneck_is_the_slowest_component(session: Session) -> None:
     """The greatest p90 of recognition, first token and first audio; nothing before there was a turn."""
@@ -94,7 +118,7 @@ def test_the_bottleneck_is_the_slowest_component(session: Session) -> None:
     assert analyze_bottlenecks() == "tts"
 
 
-@pytest.mark.covers("B-U01", "B-U02", "B-Q02", "B-Q05", "E-U01")
+@pytest.mark.covers("B-U01", "B-U02", "B-Q02", "B-Q05", "E-U01", "E-O01")
 def test_own_values_have_statistics(session: Session) -> None:
     """Any name can be kept; an unknown one has count 0 and nothing else; the oldest values make room."""
     kept = MetricTracker(max_history=100)

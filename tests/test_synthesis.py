@@ -45,7 +45,7 @@ def by_name(exporter: InMemorySpanExporter) -> dict[str, Any]:
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
-@pytest.mark.covers("E-M04", "E-M05", "F-AT18", "F-AT19", "F-AT20", "F-TR19", "E-Q06")
+@pytest.mark.covers("E-M04", "E-M05", "E-Q09", "F-AT18", "F-AT19", "F-AT20", "F-TR19", "E-Q06")
 def test_a_synthesis_has_the_ranges_of_its_text_and_copies_its_voice(spans: InMemorySpanExporter) -> None:
     """Ranges, lengths, frames and factor on `tts`, its first audio below it; voice and language also on the request."""
     text = "(happy) " + "word " * 12
@@ -102,7 +102,19 @@ def test_a_voice_that_is_not_listed_is_other(spans: InMemorySpanExporter) -> Non
 
 
 @pytest.mark.covers(
-    "E-E01", "E-E02", "E-E03", "E-E04", "E-M01", "E-M06", "E-K04", "E-K05", "F-EP03", "F-EP04", "F-EP12"
+    "E-E01",
+    "E-E02",
+    "E-E03",
+    "E-E04",
+    "E-M01",
+    "E-M06",
+    "E-K04",
+    "E-K05",
+    "E-T01",
+    "E-U02",
+    "F-EP03",
+    "F-EP04",
+    "F-EP12",
 )
 @pytest.mark.timeout(180)
 def test_the_example_serves_and_its_load_prints_what_it_measures() -> None:
@@ -153,7 +165,13 @@ def test_the_example_serves_and_its_load_prints_what_it_measures() -> None:
     assert counted == {"espeak-ng": 12}
     for name in ("voice_model_load_duration_seconds", "voice_model_resident", "voice_tts_voice_active"):
         assert name in scraped, name
-    assert scraped["http_server_request_duration_seconds"].samples
+    timed = {
+        (sample.labels["http_route"], sample.labels["http_request_method"], sample.labels["http_response_status_code"]):
+        sample.value
+        for sample in scraped["http_server_request_duration_seconds"].samples
+        if sample.name.endswith("_count") and sample.labels["http_route"] == "/tts"
+    }  # fmt: skip
+    assert timed == {("/tts", "POST", "200"): 12, ("/tts", "POST", "404"): 3}
 
 
 def get(url: str) -> str:

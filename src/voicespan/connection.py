@@ -13,7 +13,7 @@ from voicespan.context import LiveSpan
 from voicespan.guard import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry import trace
     from opentelemetry.util.types import AttributeValue
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _offered: ContextVar[Connection | None] = ContextVar("voicespan_connection", default=None)
 _EXCEPTION = "exception"
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def offered() -> Connection | None:
@@ -45,6 +49,8 @@ class Connection:
         self._over = False
         self._lock = threading.Lock()
         self.span = LiveSpan(self)
+        self.counted_by_service: Callable[[], None] = _nothing
+        """Called where the service counts the connection itself."""
 
     def offer(self) -> None:
         """Offer the session to this task and those that it starts."""

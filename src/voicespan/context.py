@@ -148,3 +148,9 @@ def bound() -> Session | Turn | None:
 def subject() -> Subject | None:
     """Return what is current in this task or thread: a stage, turn or session, also under spans of other libraries."""
     return _subject.get()
+
+
+def bind(to: Session | Turn | None, subject: Subject | None) -> None:
+    """Set what is current in this thread, for work that another one has given away."""
+    _bound.set(to)
+    _subject.set(subject)

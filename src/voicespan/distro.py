@@ -76,9 +76,15 @@ class VoicespanConfigurator:
 
                 providers.start(kwargs.get("auto_instrumentation_version"))
                 if settings.current().log_format == "json":
+                    from voicespan import loggers
                     from voicespan.logs import setup_logging
 
                     setup_logging()
+                    loggers.follow()
+                if _threading not in known.disabled():
+                    from voicespan import threads
+
+                    threads.install()
                 if (stages := settings.current().stages) is not None:
                     from voicespan.stagemap.install import install_file
 
@@ -106,6 +112,10 @@ def setup_tracing(service_name: str | None = None) -> Tracer:
 def _is_news(record: logging.LogRecord) -> bool:
     """Return False for the loader's warning that it did not load what nobody chose."""
     return not record.getMessage().endswith(f"not loaded because {choice.NAME} is set by {choice.CONFIGURATOR}")
+
+
+_threading = "threading"
+"""As OpenTelemetry calls it in OTEL_PYTHON_DISABLED_INSTRUMENTATIONS."""
 
 
 def _wanted() -> bool:

@@ -132,6 +132,7 @@ VOICE_AUDIO_MOS = "voice.audio.mos"
 
 # Attributes that stand on metrics only
 VOICE_MESSAGE_TYPE = "voice.message.type"
+VOICE_CONNECTION_CLOSE_CODE = "voice.connection.close.code"
 VOICE_VAD_EVENT = "voice.vad.event"
 VOICE_AUDIO_DROP_REASON = "voice.audio.drop.reason"
 VOICE_AUDIO_MOS_METHOD = "voice.audio.mos.method"
@@ -191,6 +192,8 @@ METRIC_VOICE_SESSION_LATENCY_TARGET = "voice.session.latency_target"
 METRIC_VOICE_MESSAGES = "voice.messages"
 METRIC_VOICE_MESSAGE_PROCESS_DURATION = "voice.message.process.duration"
 METRIC_VOICE_CONNECTION_ACTIVE = "voice.connection.active"
+METRIC_VOICE_CONNECTION_CLOSED = "voice.connection.closed"
+METRIC_VOICE_MESSAGE_IO = "voice.message.io"
 METRIC_VOICE_VAD_EVENTS = "voice.vad.events"
 METRIC_VOICE_VAD_DETECTION_DURATION = "voice.vad.detection.duration"
 METRIC_VOICE_TTS_REAL_TIME_FACTOR = "voice.tts.real_time_factor"
@@ -456,6 +459,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 
     Attribute(VOICE_MESSAGE_TYPE, "string", "Kind of message on the media connection.", _METRIC,
               ("SessionStarted", "AudioFrame", "SessionEnded", "Error", "SessionStart", "TextChunk", "Control")),
+    Attribute(VOICE_CONNECTION_CLOSE_CODE, "string", "How a WebSocket was closed (RFC 6455, section 7.4).", _METRIC,
+              ("1000", "1001", "1006", "1011")),
     Attribute(VOICE_VAD_EVENT, "string", "What the detector said.", _METRIC, ("speech_start", "speech_end"),
               closed=True),
     Attribute(VOICE_AUDIO_DROP_REASON, "string", "Why frames were dropped.", _METRIC,
@@ -661,6 +666,10 @@ METRICS: tuple[Metric, ...] = (
            (0.001, 0.005, 0.01, 0.05, 0.1)),
     Metric(METRIC_VOICE_CONNECTION_ACTIVE, "updowncounter", "{connection}", "Media connections open now.",
            (VOICE_TRANSPORT,), observable=True),
+    Metric(METRIC_VOICE_CONNECTION_CLOSED, "counter", "{connection}", "Media connections that were closed.",
+           (VOICE_TRANSPORT, VOICE_CONNECTION_CLOSE_CODE)),
+    Metric(METRIC_VOICE_MESSAGE_IO, "counter", "By", "Content of messages on media connections.",
+           (NETWORK_IO_DIRECTION,), observable=True),
     Metric(METRIC_VOICE_VAD_EVENTS, "counter", "{event}", "What the speech detector said.", (VOICE_VAD_EVENT,)),
     Metric(METRIC_VOICE_VAD_DETECTION_DURATION, "histogram", "s", "Time of one detection.", (VOICE_VAD_EVENT,),
            (0.01, 0.025, 0.05, 0.1)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from opentelemetry import trace
 
-from voicespan import diagnostics, exchange, hooked, settings
+from voicespan import diagnostics, events, exchange, hooked, settings
 from voicespan import names as n
 from voicespan.clock import Clock, RemoteClock
 from voicespan.connection import offered
@@ -40,10 +40,6 @@ FAILED_NS = 10_000_000_000
 BEFORE_SESSION_NS = 60_000_000_000
 """How much before its session a mark may lie: audio that was recorded while the session was set up."""
 MAX_OPEN_TURNS = 32
-
-events = logging.getLogger("voicespan.events")
-"""Lines that voicespan writes by itself; switched on by `voicespan.logs.setup_logging`."""
-events.disabled = True
 
 EndReason = Literal["normal", "error", "client_disconnect", "timeout", "transferred"]
 MeasurementPoint = Literal["client", "gateway", "server"]
@@ -194,7 +190,7 @@ class Session:
         self._started()
 
     def _started(self) -> None:
-        if not events.disabled and self.recorder.enabled:
+        if events.enabled and self.recorder.enabled:
             self._say("Session started", "session.started")
 
     @property
@@ -346,7 +342,7 @@ class Session:
         if reason in ("error", "timeout") and not self.had_media:
             self.recorder.set_up(self, at_ns, failure or reason)
         self.recorder.ended(self, failure)
-        if not events.disabled and self.recorder.enabled:
+        if events.enabled and self.recorder.enabled:
             self._say("Session ended", "session.ended", reason=reason)
 
     def identify(
@@ -368,9 +364,14 @@ class Session:
 
     @guarded
     def _say(self, message: str, event: str, **fields: object) -> None:
-        known = {"session_id": self.id, "transport": self.transport, "client_ip": self.attributes.get(n.CLIENT_ADDRESS)}
-        extra = {"event": event, **{key: value for key, value in known.items() if value is not None}, **fields}
-        events.info(message, extra=extra)
+        known = {
+            "session_id": self.id,
+            "model_id": self.model,
+            "transport": self.transport,
+            "client_ip": self.attributes.get(n.CLIENT_ADDRESS),
+            **events.ids(self._connection),
+        }
+        events.say(logging.INFO, message, event, **known, **fields)
 
     # What turns report
 

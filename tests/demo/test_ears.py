@@ -43,6 +43,15 @@ async def test_a_question_is_heard_from_onset_to_text(recognizers: Recognizers) 
     assert heard[-1] == ears.TurnEnded("what is my account balance", lasted=True)
 
 
+async def test_a_recognizer_that_fails_is_tried_again(recognizers: Recognizers) -> None:
+    """Where the scenario wants it, an attempt fails before the one that gives the words."""
+    heard = await listen(recognizers, on_the_line(spoken("i want to speak to a person")))
+    failed, ended = heard[-2:]
+    assert isinstance(failed, ears.RecognitionFailed)
+    assert isinstance(failed.error, TimeoutError)
+    assert ended == ears.TurnEnded("i want to speak to a person", lasted=True)
+
+
 async def test_a_cough_is_heard_as_such(recognizers: Recognizers) -> None:
     """A cough has no text and does not last."""
     heard = await listen(recognizers, on_the_line(cough()))

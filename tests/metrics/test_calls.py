@@ -32,7 +32,7 @@ def talk(recorder: Recorder, session: Session, *silences_ms: float) -> None:
         recorder.drain()
 
 
-@pytest.mark.covers("C-M01", "C-M02", "C-M03", "C-M17", "D-M09", "D-M11")
+@pytest.mark.covers("C-M01", "C-M02", "C-M03", "C-M17", "C-U01", "D-M09", "D-M11")
 def test_sessions_are_counted_and_open_meanwhile(meters: Meters, recorder: Recorder) -> None:
     """Begun, ended with the reason, and open now: by transport, model and engine."""
     first = Session(recorder, "a", transport="websocket", model="m", adapter="cosyvoice2")

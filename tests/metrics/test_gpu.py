@@ -177,7 +177,7 @@ def test_a_driver_that_does_not_answer_delays_nobody(monkeypatch: pytest.MonkeyP
     gpus.start()
 
 
-@pytest.mark.covers("F-EP07")
+@pytest.mark.covers("F-EP07", "C-U02")
 @pytest.mark.parametrize("missing", ["library", "driver"])
 def test_without_library_or_driver_there_is_silence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str

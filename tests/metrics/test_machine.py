@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .conftest import Meters, Recorder
 
 
-@pytest.mark.covers("A-M05", "A-M06", "D-M15", "D-M16", "E-M07", "E-M08", "E-Q04", "D-U02")
+@pytest.mark.covers("A-M05", "A-M06", "D-M15", "D-M16", "E-M07", "E-M08", "E-Q04", "E-U04", "D-U02")
 def test_process_and_machine_are_read_at_collection(meters: Meters) -> None:
     """Processor time, its shares and resident memory are there, true to their units, without a label."""
     machine._machine_share.start()

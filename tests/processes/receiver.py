@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -28,6 +29,7 @@ class Receiver:
         self.status = status
         self.traces: list[ExportTraceServiceRequest] = []
         self.metrics_requests: list[ExportMetricsServiceRequest] = []
+        self.logs: list[ExportLogsServiceRequest] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -100,6 +102,8 @@ class Receiver:
         self.headers.append({name.lower(): value for name, value in headers.items()})
         if path == "/v1/traces":
             self.traces.append(ExportTraceServiceRequest.FromString(body))
+        elif path == "/v1/logs":
+            self.logs.append(ExportLogsServiceRequest.FromString(body))
         elif path == "/v1/metrics":
             self.metrics_requests.append(ExportMetricsServiceRequest.FromString(body))
 

@@ -165,3 +165,9 @@ def test_seeded_secrets_are_found_in_no_output_of_a_service(tmp_path: Path) -> N
         assert tag in done.stdout, json.dumps(done.stdout)[-3000:]
     for secret in (SECRET, "5551234567", "4111", "alice@"):
         assert secret not in done.stdout
+
+
+def test_names_of_attributes_are_strings_that_leave() -> None:
+    """An address in the name of an attribute, or of a field at any depth, is replaced as everywhere."""
+    given = {"mail.bob@example.com": 1, "fine": {"bob@example.com": {"+15551234567": 2}}}
+    assert scrub.attributes(given) == {"[EMAIL]": 1, "fine": {"[EMAIL]": {"[PHONE]": 2}}}

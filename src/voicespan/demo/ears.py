@@ -13,6 +13,7 @@ from voicespan import metrics
 from voicespan.demo import truth
 from voicespan.demo.detector import Activity, Detector
 from voicespan.demo.recognizer import Recognizers
+from voicespan.demo.scenarios import for_question
 
 MODEL = "silero-vad"
 """What the detector's network is called; each call has one of its own."""
@@ -47,6 +48,13 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RecognitionFailed:
+    """An attempt to recognize what was said has failed; another one follows."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded:
     """The speaker has finished; `text` is None when it was nothing that is understood, and `lasted` tells a cough."""
 
@@ -55,7 +63,7 @@ class TurnEnded:
     sound: bytes = field(default=b"", compare=False, repr=False)
 
 
-Heard = SpeechStarted | SpeechLasts | WordsHeard | SpeechEnded | TurnEnded
+Heard = SpeechStarted | SpeechLasts | WordsHeard | SpeechEnded | RecognitionFailed | TurnEnded
 
 
 class Ears:
@@ -103,7 +111,7 @@ class Ears:
                 case Activity.ENDED:
                     heard.append(SpeechEnded(noticed.sample))
                 case Activity.FINISHED:
-                    heard.append(self._finish())
+                    heard += self._finish()
         return heard + self._more_words()
 
     def _start(self) -> None:
@@ -128,10 +136,12 @@ class Ears:
         self._words = max(words, before)
         return [WordsHeard(words)] if words > before else []
 
-    def _finish(self) -> TurnEnded:
+    def _finish(self) -> list[Heard]:
         decided_ns = time.monotonic_ns()
         self._speaking = False
         text = self._recognizer.finish()
         truth.note("turn_ended", text or "", at_ns=decided_ns)
         truth.note("transcript", text or "")
-        return TurnEnded(text, self._lasted, bytes(self._sound))
+        fails = for_question(text or "").hearing_fails
+        failed: list[Heard] = [RecognitionFailed(TimeoutError("the recognizer took too long")) for _ in range(fails)]
+        return [*failed, TurnEnded(text, self._lasted, bytes(self._sound))]

@@ -28,6 +28,7 @@ from voicespan.demo.ears import Ears
 from voicespan.demo.line import Line, Silenced
 from voicespan.demo.memory import Memory
 from voicespan.demo.synthesis import Frames, Worker
+from voicespan.stage import Asr
 
 MODEL = os.environ.get("OPENAI_MODEL", "stand-in")
 VOICE = "en-us"
@@ -127,6 +128,10 @@ class Call:
                 self.turn = self.session.user_turn(at=self.onset_ns)
             case ears.SpeechLasts():
                 await self.hold_tongue()
+            case ears.RecognitionFailed(error):
+                failed = self.recognition()
+                failed.fail(error)
+                failed.end()
             case ears.WordsHeard(count):
                 self.turn.transcript(final=False)
                 self.line.hearing(count)
@@ -183,14 +188,19 @@ class Call:
 
     async def answer(self, question: str) -> None:
         """Commit to the caller's turn and begin the reply."""
-        with self.turn.asr(model=recognizer.MODEL, provider="pocketsphinx", language="en-US", remote=False) as asr:
-            asr.audio(at=self.onset_ns)  # it has followed since the onset
+        with self.recognition() as asr:
             asr.final()
         self.turn.committed()
         self.line.announce(self.turn)
         self.line.understood(question)
         await self.stop_reply()
         self.reply = asyncio.create_task(self.respond(self.turn, question))
+
+    def recognition(self) -> Asr:
+        """Begin the stage of an attempt to recognize the question: it has followed since the onset."""
+        asr = self.turn.asr(model=recognizer.MODEL, provider="pocketsphinx", language="en-US", remote=False)
+        asr.audio(at=self.onset_ns)
+        return asr
 
     # The reply: think and speak at the same time
 

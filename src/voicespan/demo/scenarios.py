@@ -29,6 +29,8 @@ class Scenario:
     """Request to first sound of the speech worker."""
     city: str | None = None
     """The model calls the weather tool with it before it answers."""
+    hearing_fails: int = 0
+    """How many attempts to recognize the question time out before one succeeds."""
     refusals: int = 0
     """How many requests the model refuses before it answers."""
     speech_fails: bool = False
@@ -102,6 +104,7 @@ SCENARIOS = (
         "i want to speak to a person",
         "I will put you through.",
         title="the caller gives up in the silence",
+        hearing_fails=1,
         first_token_s=8.0,
         outcome="no_reply",
     ),

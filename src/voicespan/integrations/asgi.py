@@ -38,6 +38,8 @@ _QUERY = "url.query"
 _SWITCHING = 101
 _FORBIDDEN = 403
 _FAILED = 500
+_NORMAL_CLOSURE, _NO_STATUS, _ABNORMAL_CLOSURE = 1000, 1005, 1006
+"""Close codes of RFC 6455, section 7.4.1."""
 
 
 def install(module: ModuleType) -> None:
@@ -101,25 +103,39 @@ class _Socket:
     """One WebSocket, from the request to its end."""
 
     def __init__(self, setup: trace.Span, parent: Context) -> None:
+        from voicespan.metrics.sockets import Socket  # brings the SDK's metrics, and this module is always imported
+
         self._span = setup
         self._parent = parent
         self._open = True
+        self._accepted = False
         self._gone = False
         self._connection = Connection(setup, "websocket")
+        self._socket = Socket("websocket")
+        self._connection.counted_by_service = self._socket.counted_by_service
 
     async def run(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         """Run the service's handler in the context of this connection, in its own task."""
+        socket = self._socket
 
         async def receive_watched() -> Any:
+            socket.asked()
             message = await receive()
-            if message["type"] == "websocket.disconnect":
+            if message["type"] == "websocket.receive":
+                socket.came(message)
+            elif message["type"] == "websocket.disconnect":
                 self._gone = True
+                socket.closed(message.get("code") or _NO_STATUS)
             return message
 
         async def send_watched(message: Any) -> None:
             if self._open:
                 self._answered(message)
             await send(message)
+            if message["type"] == "websocket.send":
+                socket.left(message)
+            elif message["type"] == "websocket.close" and self._accepted:
+                socket.closed(message.get("code") or _NORMAL_CLOSURE)
 
         before = otel_context.get_current()
         around = trace.set_span_in_context(self._connection.span, self._parent)
@@ -132,6 +148,9 @@ class _Socket:
             failure = error
             raise
         finally:
+            if self._accepted:
+                socket.closed(_ABNORMAL_CLOSURE if failure is not None else _NORMAL_CLOSURE)
+            socket.over()
             self._left(failure)
             self._connection.withdraw()
             if otel_context.get_current() is around:
@@ -142,6 +161,8 @@ class _Socket:
         """Take the answer to the request: the set-up is over."""
         kind = message["type"]
         if kind == "websocket.accept":
+            self._accepted = True
+            self._socket.accepted()
             self._set_up(_SWITCHING)
         elif kind == "websocket.close":
             self._set_up(_FORBIDDEN)

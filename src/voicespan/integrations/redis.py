@@ -16,6 +16,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import Observation
 
+from voicespan import events
 from voicespan import names as n
 from voicespan.guard import guarded, swallowed
 from voicespan.integrations.library import LibraryInstrumentor
@@ -64,11 +65,12 @@ class RedisInstrumentor(LibraryInstrumentor):
 class _Operation:
     """One command, or the commands of one pipeline, from being sent to the answer's being read."""
 
-    __slots__ = ("_begun_ns", "_name", "_span")
+    __slots__ = ("_address", "_begun_ns", "_name", "_span")
 
     def __init__(self, name: str, client: Any, size: int = 1) -> None:
         self._name = name
-        attributes = {n.DB_SYSTEM_NAME: "redis", n.DB_OPERATION_NAME: name, **_server(client)}
+        self._address = _server(client)
+        attributes = {n.DB_SYSTEM_NAME: "redis", n.DB_OPERATION_NAME: name, **self._address}
         if size > 1:
             attributes[n.DB_OPERATION_BATCH_SIZE] = size
         self._begun_ns = time.monotonic_ns()
@@ -85,6 +87,9 @@ class _Operation:
                 self._span.set_attribute(n.DB_RESPONSE_STATUS_CODE, code)
             self._span.set_status(trace.StatusCode.ERROR)
             self._span.record_exception(error)
+            if type(error).__name__ == "ConnectionError":
+                where = self._span.get_span_context()
+                events.unreachable("redis.unreachable", "Failed to connect to Redis", error, self._address, where)
         duration_s = (time.monotonic_ns() - self._begun_ns) / 1e9
         context = trace.set_span_in_context(self._span)
         if not _measures_itself("COMMAND"):

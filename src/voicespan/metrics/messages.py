@@ -37,12 +37,26 @@ class Messages:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], int] = {}
         self._durations: dict[str, Buckets] = {}
+        self._bytes: dict[Direction, int] = {}
+        self.by_service = False
+        """The service counts its messages itself."""
 
     def count(self, kind: str, direction: Direction) -> None:
         """Count a message."""
         key = str(labels.value(n.VOICE_MESSAGE_TYPE, kind)), direction
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
+
+    def moved(self, direction: Direction, size: int) -> None:
+        """Count the bytes of a message."""
+        with self._lock:
+            self._bytes[direction] = self._bytes.get(direction, 0) + size
+
+    def observed_bytes(self) -> Iterable[Observation]:
+        """Return the bytes."""
+        with self._lock:
+            sizes = dict(self._bytes)
+        return [Observation(size, {n.NETWORK_IO_DIRECTION: direction}) for direction, size in sizes.items()]
 
     def handled(self, kind: str, spent_ns: int) -> None:
         """Take the time that the handling of a message took."""
@@ -75,6 +89,7 @@ class Handling:
         self._kind = kind
 
     def __enter__(self) -> None:
+        messages.by_service = True
         self._begin_ns = monotonic_ns()
 
     def __exit__(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import hmac
+import logging
 import os
 import threading
+import weakref
 from bisect import bisect_left
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
+from voicespan import events, settings
 from voicespan import names as n
-from voicespan import settings
 from voicespan.diagnostics import say
 from voicespan.guard import guarded, swallowed
 from voicespan.sdk import scrub
@@ -258,7 +260,25 @@ def serve() -> Reader:
     ours = settings.current()
     reader = Reader(ours.prometheus_token)
     reader.listen(ours.prometheus_host, ours.prometheus_port or 0)
+    _listening.append(weakref.ref(reader))
+    announce()
     return reader
+
+
+def announce() -> None:
+    """Say where Prometheus finds the metrics, where lines are written and nothing was said yet."""
+    while events.enabled and _listening:
+        reader = _listening.pop()()
+        if reader is not None and reader.server is not None:
+            host, port = reader.server.server_address[:2]
+            shown = "localhost" if host in ("0.0.0.0", "::") else str(host)  # noqa: S104 - compared, not bound
+            events.say(
+                logging.INFO, f"Prometheus metrics available at http://{shown}:{port}{PATHS[0]}", "metrics.available"
+            )
+
+
+_listening: list[weakref.ref[Reader]] = []
+"""Whose port was not told yet."""
 
 
 def scrape_app(token: str | None = None) -> Callable[..., Awaitable[None]]:

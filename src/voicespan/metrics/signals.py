@@ -5,13 +5,16 @@ Each is one call or one block; nothing here raises or waits, and a block lets ex
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
+from voicespan import events
 from voicespan import names as n
+from voicespan.connection import offered
 from voicespan.guard import guarded
 from voicespan.metrics.instruments import record
 from voicespan.metrics.labels import labels
@@ -45,12 +48,16 @@ def allow(attribute: str, values: Iterable[Value]) -> None:
 def connection(transport: str = "websocket") -> AbstractContextManager[None]:
     """Count a media connection while the block lasts (`voice.connection.active`)."""
     watch_loop()
+    found = offered()
+    if found is not None:
+        found.counted_by_service()
     return connections.held({n.VOICE_TRANSPORT: transport})
 
 
 @guarded
 def message_sent(kind: str) -> None:
     """Count a message to the client (`voice.messages`)."""
+    messages.by_service = True
     messages.count(kind, "transmit")
 
 
@@ -77,6 +84,7 @@ def model_load(model: str) -> Iterator[None]:
     with _measured(n.SPAN_MODEL_LOAD, n.METRIC_VOICE_MODEL_LOAD_DURATION, {n.GEN_AI_REQUEST_MODEL: model}, alone=True):
         yield
     models.up({n.GEN_AI_REQUEST_MODEL: model})
+    events.say(logging.INFO, "Model loaded", "model.loaded", model_id=model)
 
 
 def model_warmup(model: str) -> AbstractContextManager[None]:
@@ -90,6 +98,7 @@ def model_unloaded(model: str, reason: UnloadReason = "manual") -> None:
     """Say that a model is no longer in memory, and why."""
     models.down(tuple(labels.of({n.GEN_AI_REQUEST_MODEL: model}).items()))
     record(n.METRIC_VOICE_MODEL_UNLOADS, 1, {n.GEN_AI_REQUEST_MODEL: model, n.VOICE_MODEL_UNLOAD_REASON: reason})
+    events.say(logging.INFO, "Model unloaded", "model.unloaded", model_id=model, reason=reason)
 
 
 # Workers
@@ -178,6 +187,7 @@ def audio_quality(
     way: dict[str, Value | None] = {n.NETWORK_IO_DIRECTION: direction}
     if jitter_s is not None and jitter_s >= 0:
         record(n.METRIC_VOICE_AUDIO_FRAME_JITTER, jitter_s, way | {n.VOICE_MEASUREMENT_POINT: measured})
+        events.jittery(direction, jitter_s)
     if loss is not None and 0 <= loss <= 1:
         record(n.METRIC_VOICE_AUDIO_PACKET_LOSS, loss, way)
         if jitter_s is not None or delay_s is not None:

@@ -41,6 +41,7 @@ def observed() -> dict[str, Callable[[], Iterable[Observation]]]:
         **audio.OBSERVED,
         n.METRIC_VOICE_SERVICE_UP: None,
         n.METRIC_VOICE_MESSAGES: messages.observed,
+        n.METRIC_VOICE_MESSAGE_IO: messages.observed_bytes,
         n.METRIC_VOICE_SESSION_ACTIVE: calls.observed,
         n.METRIC_VOICE_CONNECTION_ACTIVE: connections.observed,
         n.METRIC_VOICE_TASK_ACTIVE: tasks.observed,

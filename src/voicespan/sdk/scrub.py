@@ -39,6 +39,8 @@ def attributes(given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         for key, value in given.items()
         if (clean := text(key, value) if isinstance(value, str) else _clean(value)) is not value
     }
+    if any(names[key] != key for key in given):
+        return {names[key]: changed.get(key, value) for key, value in given.items()}
     return {**given, **changed} if changed else given
 
 
@@ -46,6 +48,21 @@ def text(key: str, value: str) -> str:
     """Return the text of an attribute, redacted; the same object where there was nothing to redact."""
     clean = redact_identity(value) if key in _IDENTITIES else redact(value)
     return value if clean == value else clean
+
+
+class _Names(dict[str, str]):
+    """Names of attributes that were seen, and how they leave; bounded, because services make up names."""
+
+    def __missing__(self, name: str) -> str:
+        if len(self) >= _MAX_NAMES:
+            self.clear()
+        clean = redact(name)
+        self[name] = name if clean == name else clean
+        return self[name]
+
+
+names = _Names()
+_MAX_NAMES = 4096
 
 
 def _unsaid(given: Mapping[str, Any] | None, *, whole: bool = False) -> Mapping[str, Any] | None:
@@ -63,8 +80,9 @@ def _clean(value: Any) -> Any:
         clean = redact(value)
         return value if clean == value else clean
     if isinstance(value, dict):
-        pairs = {key: _clean(each) for key, each in value.items()}
-        return pairs if any(pairs[key] is not each for key, each in value.items()) else value
+        pairs = {_clean(key): _clean(each) for key, each in value.items()}
+        same = len(pairs) == len(value) and all(pairs.get(key, pairs) is each for key, each in value.items())
+        return value if same else pairs
     if isinstance(value, list | tuple):
         items = [_clean(each) for each in value]
         return type(value)(items) if any(new is not old for new, old in zip(items, value, strict=True)) else value

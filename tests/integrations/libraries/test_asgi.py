@@ -15,13 +15,19 @@ import httpx
 import pytest
 import uvicorn
 import websockets
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import SpanKind, StatusCode
 
 import voicespan
 from voicespan import emit
+from voicespan import names as n
 from voicespan.connection import Connection, offered
 from voicespan.integrations import known
+from voicespan.metrics.level import connections
+from voicespan.metrics.messages import messages
+from voicespan.metrics.start import start
 from voicespan.stagemap.document import parse
 from voicespan.stagemap.install import install
 
@@ -362,3 +368,97 @@ async def test_work_in_a_handler_belongs_to_the_connection(telemetry: Telemetry)
     assert outer.context is not None
     assert inner.parent is not None
     assert inner.parent.span_id == outer.context.span_id
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
+    """Read the metrics of this test."""
+    made = InMemoryMetricReader()
+    provider = MeterProvider([made], shutdown_on_exit=False)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+    messages.start()
+    connections.start()
+    start()
+    yield made
+    provider.shutdown()
+    messages.start()
+    connections.start()
+
+
+def told(reader: InMemoryMetricReader, name: str) -> dict[tuple[Any, ...], Any]:
+    """The numbers of a metric, by the values of its labels in order of their names."""
+    data = reader.get_metrics_data()
+    return {
+        tuple(value for _, value in sorted((point.attributes or {}).items())): getattr(point, "value", None)
+        for each in (data.resource_metrics if data is not None else ())
+        for scope in each.scope_metrics
+        for metric in scope.metrics
+        if metric.name == name
+        for point in metric.data.data_points
+    }
+
+
+@pytest.mark.covers("C-M08", "C-M09", "C-M11", "C-E07")
+async def test_messages_of_an_unchanged_service_are_counted(telemetry: Telemetry, reader: InMemoryMetricReader) -> None:
+    """Messages by kind and direction, their bytes, open connections and close codes are metrics, and no spans."""
+    inside: list[Any] = []
+
+    async def handler(socket: Socket) -> None:
+        await socket.accept()
+        inside.append(told(reader, n.METRIC_VOICE_CONNECTION_ACTIVE))
+        while (message := await socket.receive())["type"] == "websocket.receive":
+            await socket.send_bytes(message.get("bytes") or b"1234")
+
+    with serving(service(handler)) as address:
+        async with websockets.connect(f"ws://{address}/call/7") as socket:
+            sent: list[str | bytes] = ['{"type": "SessionStart", "x": 1}', "h\u00e4", *[bytes(320)] * 21]
+            for message in sent:
+                await socket.send(message)
+                await socket.recv()
+            await socket.close(4001)
+        while not told(reader, n.METRIC_VOICE_CONNECTION_CLOSED):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.01)
+    assert inside == [{("websocket",): 1}]
+    assert told(reader, n.METRIC_VOICE_CONNECTION_ACTIVE) == {("websocket",): 0}
+    assert told(reader, n.METRIC_VOICE_MESSAGES) == {
+        ("receive", "SessionStart"): 1, ("receive", "text"): 1, ("receive", "binary"): 21, ("transmit", "binary"): 23,
+    }  # fmt: skip
+    assert told(reader, n.METRIC_VOICE_MESSAGE_IO) == {("receive",): 32 + 3 + 21 * 320, ("transmit",): 8 + 21 * 320}
+    assert told(reader, n.METRIC_VOICE_CONNECTION_CLOSED) == {("4001", "websocket"): 1}
+    assert len(telemetry.spans) == 1
+
+
+async def test_what_a_service_counts_itself_counts_once(telemetry: Telemetry, reader: InMemoryMetricReader) -> None:
+    """Where the service counts messages and connections by its own names, only those are there."""
+    inside: list[Any] = []
+
+    async def handler(socket: Socket) -> None:
+        await socket.accept()
+        with voicespan.metrics.connection("websocket"):
+            inside.append(told(reader, n.METRIC_VOICE_CONNECTION_ACTIVE))
+            for _ in range(12):
+                message = await socket.receive_text()
+                with voicespan.metrics.message_received("Control"):
+                    await socket.send_text(message)
+                    voicespan.metrics.message_sent("Error")
+
+    with serving(service(handler)) as address:
+        await hold_a_call(address, *["x"] * 12)
+        while not told(reader, n.METRIC_VOICE_CONNECTION_CLOSED):  # noqa: ASYNC110 - nobody tells it
+            await asyncio.sleep(0.01)
+    assert inside == [{("websocket",): 1}]
+    assert told(reader, n.METRIC_VOICE_CONNECTION_ACTIVE) == {("websocket",): 0}
+    assert told(reader, n.METRIC_VOICE_MESSAGES) == {("receive", "Control"): 12, ("transmit", "Error"): 12}
+    assert told(reader, n.METRIC_VOICE_MESSAGE_IO) == {("receive",): 12, ("transmit",): 12}
+
+
+async def test_a_refused_connection_was_never_open(telemetry: Telemetry, reader: InMemoryMetricReader) -> None:
+    """A connection that the service refuses is neither counted as open nor as closed."""
+
+    async def handler(socket: Socket) -> None:
+        await socket.close()
+
+    with serving(service(handler)) as address, pytest.raises(websockets.InvalidStatus):
+        await hold_a_call(address)
+    assert told(reader, n.METRIC_VOICE_CONNECTION_ACTIVE) == {}
+    assert told(reader, n.METRIC_VOICE_CONNECTION_CLOSED) == {}

@@ -153,7 +153,7 @@ def states(telemetry: Telemetry, port: int, db: int) -> dict[str, int]:
     }
 
 
-@pytest.mark.covers("C-M38", "F-OB08")
+@pytest.mark.covers("C-M38", "C-E03", "F-OB08")
 @pytest.mark.parametrize(("kind", "db"), [(redis.ConnectionPool, 3), (redis.BlockingConnectionPool, 4)])
 def test_the_connections_of_a_pool(telemetry: Telemetry, port: int, kind: type[redis.ConnectionPool], db: int) -> None:
     """The pool's connections are counted when metrics are collected, in use and idle, by host, port and number."""

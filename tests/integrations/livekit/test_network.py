@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from voicespan.integrations.livekit import network
+from voicespan.mos import mos
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,8 @@ class Room:
         sent.remote_inbound_rtp.stream.kind = "audio"
         sent.remote_inbound_rtp.received.jitter = 0.03
         sent.remote_inbound_rtp.remote_inbound.fraction_lost = 0.02
+        sent.remote_inbound_rtp.remote_inbound.round_trip_time = 0.4
+        sent.remote_inbound_rtp.remote_inbound.round_trip_time_measurements = max(1, self.asked - 1)
         sent.remote_inbound_rtp.rtc.timestamp = 1000 * max(1, self.asked - 1)  # the second time the report of the first
         return type("Stats", (), {"subscriber_stats": [heard, seen], "publisher_stats": [sent]})()
 
@@ -60,11 +63,9 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     """Read the metrics of this test."""
     made = InMemoryMetricReader()
     provider = MeterProvider([made], shutdown_on_exit=False)
-    monkeypatch.setattr(metrics, "get_meter", provider.get_meter)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
     monkeypatch.setattr(network, "EVERY_S", 0.01)
-    network._histograms.cache_clear()
     yield made
-    network._histograms.cache_clear()
     provider.shutdown()
 
 
@@ -80,8 +81,9 @@ def points(reader: InMemoryMetricReader) -> dict[tuple[str, str], Any]:
     }
 
 
+@pytest.mark.covers("D-M12", "D-M14")
 async def test_jitter_and_loss(reader: InMemoryMetricReader) -> None:
-    """Jitter and the share of packets lost since the last look are recorded, for audio, both ways, each report once."""
+    """Jitter, lost packets since the last look, and the score are recorded for audio, both ways, each report once."""
     room = Room(10, 0, 5)
     asking = network.Network(room)
     asking.start()
@@ -92,6 +94,11 @@ async def test_jitter_and_loss(reader: InMemoryMetricReader) -> None:
     assert found["voice.audio.packet.loss", "transmit"] == (2, pytest.approx(0.04))
     assert found["voice.audio.frame.jitter", "receive"] == (3, pytest.approx(0.012))
     assert found["voice.audio.frame.jitter", "transmit"] == (2, pytest.approx(0.06))
+    each = mos(loss=0.02, jitter_s=0.03, delay_s=0.2)
+    assert found["voice.audio.mos", "transmit"] == (2, pytest.approx(2 * each))
+    assert found["voice.audio.mos", "receive"] == (
+        3, pytest.approx(sum(mos(loss=loss, jitter_s=0.004, delay_s=0.2) for loss in (0.1, 0, 0.05))),
+    )  # fmt: skip
 
 
 async def test_a_room_that_does_not_tell(reader: InMemoryMetricReader, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 
-from voicespan import emit, settings
+from voicespan import emit, logs, settings
 from voicespan.integrations.pipecat import attach
 
 from .phone import Answer, Call
@@ -65,18 +65,15 @@ async def test_requests_are_children_of_their_stage(turns: Turns) -> None:
     assert seen["voice"] == (turn.trace_id, turn["tts"].span_id)
 
 
-async def test_log_lines_have_the_trace_of_their_turn(
-    turns: Turns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_log_lines_have_the_trace_of_their_turn(turns: Turns, capsys: pytest.CaptureFixture[str]) -> None:
     """With JSON lines switched on, what Pipecat and the bot log with loguru in a turn carries its trace id."""
     settings.reset(settings.Settings(log_format="json"))
-    monkeypatch.setattr(attach, "_sinks", [])
+    sink = logger.add(logs.loguru_sink)
     try:
         async with Call().held() as call:
             await call.ask()
     finally:
-        for sink in attach._sinks:
-            logger.remove(sink)
+        logger.remove(sink)
         settings.reset()
     (turn,) = turns.all()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]

@@ -10,6 +10,7 @@ import grpc
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from voicespan import events
 from voicespan import names as n
 from voicespan.guard import guarded, swallowed
 from voicespan.metrics.instruments import METRICS
@@ -25,6 +26,7 @@ _EXCLUDED = "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES"
 _NO_WORK = ("grpc.health.", "grpc.reflection.", "opentelemetry.proto.collector.")
 """Probes, and telemetry itself."""
 _CANCELLED = "CANCELLED"
+_UNREACHABLE = "UNAVAILABLE"
 _FAULTS_OF_A_SERVER = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
@@ -65,11 +67,12 @@ def code_name(code: Any) -> str:
 class Call:
     """A call under way. `finish` may come several times, from any thread; the first counts."""
 
-    __slots__ = ("_begun_ns", "_done", "_kind", "_method", "span")
+    __slots__ = ("_address", "_begun_ns", "_done", "_kind", "_method", "span")
 
     def __init__(self, kind: trace.SpanKind, method: str, context: Context | None, address: dict[str, Any]) -> None:
         self._kind = kind
         self._method = method
+        self._address = address
         self._done = False
         self._begun_ns = time.monotonic_ns()
         name = method if kind is trace.SpanKind.CLIENT else method.rpartition("/")[2]
@@ -85,6 +88,9 @@ class Call:
         status = code_name(code)
         measured = {n.RPC_SYSTEM_NAME: "grpc", n.RPC_METHOD: self._method, n.RPC_RESPONSE_STATUS_CODE: status}
         self.span.set_attribute(n.RPC_RESPONSE_STATUS_CODE, status)
+        if status == _UNREACHABLE and self._kind is trace.SpanKind.CLIENT:
+            where = self.span.get_span_context()
+            events.unreachable("worker.unreachable", "Failed to connect to worker", error, self._address, where)
         if self._failed(status):
             measured[n.ERROR_TYPE] = status
             self.span.set_attribute(n.ERROR_TYPE, status)

@@ -73,7 +73,7 @@ class Conversation:
         self.clock = self.session.recorder.clock
         self.loop = asyncio.get_running_loop()
         self.agent_session = weakref.ref(agent_session)
-        self.playback = Playback(self.clock, current_reply)
+        self.playback = Playback(self.session, current_reply)
         self.network = Network(room)
         self.speech: Turn | None = None
         """The user's turn while it is not committed."""

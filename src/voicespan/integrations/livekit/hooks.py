@@ -138,6 +138,17 @@ def _talk(activity: Any) -> Conversation | None:
         return None
 
 
+def _frame(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Count a frame of the user's audio, a hundred or so a second."""
+    try:
+        talk, frame = conversation.of(activity.session), args[0] if args else kwargs["frame"]
+        if talk is not None:
+            talk.session.audio_in(frame, frame.duration)
+    except Exception as error:
+        swallowed("livekit audio", error)
+    return wrapped(*args, **kwargs)
+
+
 def _inferred(wrapped: Any, activity: Any, args: Args, kwargs: Kwargs) -> Any:
     with _quiet("detector"):
         talk, event = _talk(activity), args[0] if args else kwargs["ev"]
@@ -465,6 +476,7 @@ HOOKS = Hooks(
     _hook("voice.agent_session", "AgentSession._on_room_io_participant_linked", _participant_linked),
     _hook("voice.agent_session", "AgentSession._update_activity", _change_agent, ("agent", "previous_activity")),
     _hook("voice.agent_activity", "AgentActivity._start_session", _start_recognition),
+    _hook("voice.agent_activity", "AgentActivity.push_audio", _frame, ("frame",)),
     _hook("voice.agent_activity", "AgentActivity.on_vad_inference_done", _inferred, ("ev",)),
     _hook("voice.agent_activity", "AgentActivity.on_start_of_speech", _onset, ("speech_start_time",)),
     _hook("voice.agent_activity", "AgentActivity.on_end_of_speech", _silence, ("ev",)),

@@ -1,19 +1,17 @@
-"""The network between the room and its participants, as WebRTC measures it: jitter and lost packets of the audio."""
+"""The network between the room and its participants, as WebRTC measures it: jitter, loss and delay of the audio."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics
-
-from voicespan import names as n
 from voicespan.guard import swallowed
-from voicespan.version import __version__
+from voicespan.metrics.signals import audio_quality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from voicespan.metrics.audio import Direction
 
 EVERY_S = 10.0
 _FAILURES = 3
@@ -29,7 +27,8 @@ class Network:
         self._before: dict[str, tuple[int, int]] = {}
         self._told: dict[str, tuple[int, int]] = {}
         """By stream, when the other side has told last, and how often it has measured the round trip."""
-        self._jitter, self._loss = _histograms()
+        self._delay_s: float | None = None
+        """One way between here and the room, as far as it is known: half of the last round trip."""
 
     def start(self) -> None:
         """Begin to ask, where there is a room that can tell."""
@@ -48,8 +47,8 @@ class Network:
             try:
                 if self._room.isconnected():
                     stats = await asyncio.wait_for(self._room.get_rtc_stats(), EVERY_S)
-                    self._received(_of_audio(stats.subscriber_stats, "inbound_rtp"))
                     self._sent(_of_audio(stats.publisher_stats, "remote_inbound_rtp"))
+                    self._received(_of_audio(stats.subscriber_stats, "inbound_rtp"))
                 failures = 0
             except Exception as error:
                 failures += 1
@@ -65,8 +64,8 @@ class Network:
             self._before[key] = lost, received
             packets = received - received_before + lost - lost_before
             if received > received_before:
-                self._jitter.record(stream.received.jitter, _at("receive"))
-                self._loss.record(max(0.0, (lost - lost_before) / packets), {n.NETWORK_IO_DIRECTION: "receive"})
+                loss = max(0.0, (lost - lost_before) / packets)
+                self._told_of("receive", stream.received.jitter, loss)
 
     def _sent(self, streams: Iterable[Any]) -> None:
         """Take what the other side has told of the audio that it receives from here, each report once."""
@@ -75,26 +74,15 @@ class Network:
             if any(told) and self._told.get(stream.rtc.id) == told:
                 continue
             self._told[stream.rtc.id] = told
-            self._jitter.record(stream.received.jitter, _at("transmit"))
-            self._loss.record(stream.remote_inbound.fraction_lost, {n.NETWORK_IO_DIRECTION: "transmit"})
+            if stream.remote_inbound.round_trip_time_measurements:
+                self._delay_s = stream.remote_inbound.round_trip_time / 2
+            self._told_of("transmit", stream.received.jitter, stream.remote_inbound.fraction_lost)
+
+    def _told_of(self, direction: Direction, jitter_s: float, loss: float) -> None:
+        audio_quality(direction, jitter_s=jitter_s, loss=loss, delay_s=self._delay_s, measured="server")
 
 
 def _of_audio(stats: Iterable[Any], kind: str) -> list[Any]:
     """Return the streams of one kind that carry audio."""
     found = [getattr(each, kind) for each in stats if each.HasField(kind)]
     return [each for each in found if each.stream.kind == "audio"]
-
-
-def _at(direction: str) -> dict[str, str]:
-    return {n.NETWORK_IO_DIRECTION: direction, n.VOICE_MEASUREMENT_POINT: "server"}
-
-
-@functools.cache
-def _histograms() -> tuple[metrics.Histogram, metrics.Histogram]:
-    meter = metrics.get_meter("voicespan", __version__)
-    wanted = {metric.name: metric for metric in n.METRICS}
-    jitter, loss = (wanted[name] for name in (n.METRIC_VOICE_AUDIO_FRAME_JITTER, n.METRIC_VOICE_AUDIO_PACKET_LOSS))
-    return (
-        meter.create_histogram(jitter.name, jitter.unit, jitter.brief),
-        meter.create_histogram(loss.name, loss.unit, loss.brief),
-    )

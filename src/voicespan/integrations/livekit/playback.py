@@ -14,15 +14,16 @@ from voicespan.integrations.livekit import moments
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from voicespan.clock import Clock
     from voicespan.integrations.livekit.reply import Reply
+    from voicespan.sessions import Session
 
 
 class Playback:
     """What one conversation plays."""
 
-    def __init__(self, clock: Clock, speaking: Callable[[], Reply | None]) -> None:
-        self.clock = clock
+    def __init__(self, session: Session, speaking: Callable[[], Reply | None]) -> None:
+        self.session = session
+        self.clock = session.recorder.clock
         self.speaking = speaking
         self.top: Any = None
         self.reply: Reply | None = None
@@ -51,6 +52,7 @@ class Playback:
     def _capturing(self, output: Any, capture: Callable[[Any], Any]) -> Callable[[Any], Any]:
         async def capture_frame(frame: Any) -> None:
             if output is self.top:
+                self.session.audio_out(frame, frame.duration)
                 self.given(frame.duration)
             await capture(frame)
 
@@ -86,6 +88,7 @@ class Playback:
     @guarded
     def cleared(self) -> None:
         """Take the order to drop what was not played."""
+        self.session.audio_stops()
         if self.reply is not None and self.started:
             self.reply.turn.audio_cleared()
             self.paused = False
@@ -94,6 +97,7 @@ class Playback:
     @guarded
     def pausing(self) -> None:
         """Take the order to hold the audio back: the user speaks over it."""
+        self.session.audio_stops()
         if self.reply is not None and self.started and not self.paused:
             self.paused = True
             self.quiet_ns = self.clock.monotonic_ns()
@@ -120,6 +124,8 @@ class Playback:
     @guarded
     def _finished(self, output: Any, event: Any) -> None:
         reply = self.reply
+        if output is self.top:
+            self.session.audio_stops()
         if output is not self.top or reply is None:
             return
         if not self.started and event.playback_position > 0:

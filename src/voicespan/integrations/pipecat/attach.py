@@ -23,6 +23,7 @@ from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
+from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.utils.errors import ErrorCategory
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.frame_processor import FrameProcessor
 
+    from voicespan.metrics.audio import DropReason
     from voicespan.stage import Stage
 
     Handler = Callable[["Watch", Conversation, Any, Any], None]
@@ -70,7 +72,6 @@ def attach(worker: PipelineWorker) -> None:
         watch = _watch(worker, processors)
         if watch is not None:
             _quiet(worker)
-            _log_lines()
             watch.add(processors)
     except Exception as error:
         swallowed("pipecat", error)
@@ -136,19 +137,6 @@ def _quiet(worker: PipelineWorker) -> None:
         say("pipecat.spans", "pipecat: its own spans are off; the turns have what they tell", level="debug")
 
 
-_sinks: list[int] = []
-
-
-def _log_lines() -> None:
-    """Pipecat and its bots write their log with loguru: where lines are JSON, those are too."""
-    if settings.current().log_format == "json" and not _sinks:
-        from loguru import logger
-
-        from voicespan.logs import loguru_sink
-
-        _sinks.append(logger.add(loguru_sink, catch=True))
-
-
 class Watch:
     """Tells a conversation what the processors of its pipelines push and process."""
 
@@ -171,6 +159,8 @@ class Watch:
                 self._watch_voice(processor)
             elif isinstance(processor, BaseOutputTransport):
                 self._watch_output(processor)
+            elif isinstance(processor, BaseInputTransport):
+                self._watch_input(processor)
 
     def recognizes(self) -> None:
         """There is a recognizer in one of the pipelines."""
@@ -228,6 +218,26 @@ class Watch:
 
         synthesizer.run_tts = run_tts
 
+    def _watch_input(self, transport: BaseInputTransport) -> None:
+        """Count the frames of the user's audio as they come; while the transport is paused it drops them."""
+        shared = getattr(transport, "_voicespan", None)
+        if shared is not None:
+            shared.append(self)
+            return
+        serves = transport._voicespan = [self]  # noqa: SLF001 - ours
+        take = transport.push_audio_frame
+
+        async def push_audio_frame(frame: f.InputAudioRawFrame) -> None:
+            try:
+                if transport._params.audio_in_enabled:  # noqa: SLF001
+                    dropped: DropReason | None = "pause" if transport._paused else None  # noqa: SLF001
+                    serves[-1].conversation.session.audio_in(frame.audio, _length_s(frame), dropped=dropped)
+            except Exception as error:
+                swallowed("pipecat audio", error)
+            await take(frame)
+
+        transport.push_audio_frame = push_audio_frame
+
     def _watch_output(self, output: BaseOutputTransport) -> None:
         """Take the moment at which the transport takes a frame: what it pushes afterwards, it pushes when it is done.
 
@@ -245,6 +255,10 @@ class Watch:
         def sent(frame: f.OutputAudioRawFrame, at_ns: int) -> None:
             serves[-1].conversation.audio_sent(_length_s(frame), at_ns)
 
+        @guarded
+        def counted(frame: f.OutputAudioRawFrame, dropped: DropReason | None) -> None:
+            serves[-1].conversation.session.audio_out(frame.audio, _length_s(frame), dropped=dropped)
+
         async def write_audio_frame(frame: f.OutputAudioRawFrame) -> bool:
             # Writing lasts as long as the transport paces it, and an interruption meanwhile must find the frame told:
             # while the transport takes what it is given, a frame is told at once, else when it was taken.
@@ -253,13 +267,18 @@ class Watch:
             began_ns, told = time.monotonic_ns(), speech and takes
             if told:
                 sent(frame, began_ns)
-            takes = bool(await write(frame))
+            takes = False
+            try:
+                takes = bool(await write(frame))
+            finally:
+                counted(frame, dropped=None if takes else "error")
             if speech and takes and not told:
                 sent(frame, began_ns)
             return takes
 
         async def write_transport_frame(frame: f.Frame) -> None:
             if isinstance(frame, f.TTSStartedFrame):
+                serves[-1].conversation.session.audio_stops()  # what comes next is late for nothing before it
                 guarded(serves[-1].conversation.voice_plays)(frame.context_id)
             await pass_on(frame)
 
