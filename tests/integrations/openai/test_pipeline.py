@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("agents", reason="openai-agents is not installed")
+
 from agents import Agent, OpenAIResponsesModel, set_tracing_disabled
 from agents.tracing import get_trace_provider
 from agents.voice import (

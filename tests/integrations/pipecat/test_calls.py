@@ -11,7 +11,6 @@ pytest.importorskip("pipecat")
 
 from pipecat.bus import BusBridgeProcessor
 from pipecat.frames.frames import (
-    Frame,
     InterruptionFrame,
     LLMContextFrame,
     LLMMessagesAppendFrame,
@@ -27,16 +26,13 @@ from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.turns.user_start import MinWordsUserTurnStartStrategy
-from pipecat.utils.tracing.service_decorators import traced_llm, traced_tts
 from pipecat.workers.runner import WorkerRunner
 
 from voicespan.integrations.pipecat.conversation import Conversation
 
-from .phone import Answer, Call, Model, Pace, Voice, ms
+from .phone import Answer, Call, DecoratedModel, DecoratedVoice, Model, Pace, ms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.llm_service import FunctionCallParams
 
@@ -45,23 +41,6 @@ if TYPE_CHECKING:
     from .conftest import Turns
 
 pytestmark = pytest.mark.e2e
-
-
-class DecoratedModel(Model):  # type: ignore[misc]
-    """A model with Pipecat's decorator, as its own services have it."""
-
-    @traced_llm  # type: ignore[untyped-decorator]
-    async def _answer(self, frame: LLMContextFrame, answer: Answer) -> None:
-        await super()._answer(frame, answer)
-
-
-class DecoratedVoice(Voice):  # type: ignore[misc]
-    """A voice with Pipecat's decorator."""
-
-    @traced_tts  # type: ignore[untyped-decorator]
-    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        async for frame in super().run_tts(text, context_id):
-            yield frame
 
 
 async def get_weather(params: FunctionCallParams) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import importlib
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 pytest.importorskip("pipecat")
 
 from opentelemetry import trace
+from pipecat import bus
 from pipecat.frames import frames as f
 from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.transports.base_output import BaseOutputTransport
@@ -25,6 +28,7 @@ from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
 
 from voicespan import diagnostics
 from voicespan.integrations import pipecat
+from voicespan.integrations.hook import missing
 from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
 from voicespan.integrations.pipecat.setup import setup_pipeline_worker, setup_worker_runner
 from voicespan.local.query import TurnQuery
@@ -109,6 +113,40 @@ async def test_a_frame_class_that_is_gone(
     assert said.count("voicespan:") == 1
     assert "pipecat" in said
     assert "TTSSpeakFrame" in said
+
+
+async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What this version's frames and workers no longer have is named at the import, once, and no pipeline has turns."""
+    gone = type("Renamed", (f.Frame,), {})
+    monkeypatch.setattr(f, "VADUserStoppedSpeakingFrame", gone)
+    monkeypatch.setattr(bus, "BusBridgeProcessor", gone)
+    monkeypatch.setenv(SETUP_FILES, "")
+    diagnostics.forget()
+    attach.moved.cache_clear()
+    try:
+        PipecatInstrumentor()._instrument()  # Pipecat is imported already: this is where it would be
+        worker = PipelineWorker(Pipeline(Call().processors()), enable_tracing=True)
+        attach.attach(worker)
+    finally:
+        attach.moved.cache_clear()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
+    assert len(said) == 1
+    assert f"pipecat: {pipecat.installed_version()} has no" in said[0]
+    assert "VADUserStoppedSpeakingFrame.stop_secs" in said[0]
+    assert "BusBridgeProcessor._bridge" in said[0]
+    assert worker._enable_tracing is True
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "names"), attach.ATTRIBUTES, ids=[f"{kind}.{names[0]}" for _, kind, names in attach.ATTRIBUTES]
+)
+def test_each_attribute_is_looked_for(
+    module: str, kind: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipecat of today has every attribute that is relied on; each one is missed where it is gone."""
+    assert missing([(module, kind, names)]) == []
+    monkeypatch.setattr(importlib.import_module(module), kind, type(kind, (), {}))
+    assert missing([(module, kind, names)]) == [f"{module}.{kind}.{name}" for name in names]
 
 
 @pytest.mark.e2e
