@@ -44,9 +44,8 @@ class Leaving:
         self.loggers.force_flush()
         spans = [span.to_json() for span in self._spans[wanted].get_finished_spans()]
         logs = [each.log_record for each in self._logs[wanted].get_finished_logs()]
-        return "\n".join(
-            spans + [f"{record.event_name} {record.body} {dict(record.attributes or {})}" for record in logs]
-        )
+        said = [f"{each.event_name} {each.body} {dict(each.attributes or {})}" for each in logs]
+        return "\n".join(spans + said)
 
     def end(self) -> None:
         """Shut the providers down."""

@@ -126,7 +126,7 @@ async def test_its_spans_for_another_reader(
 
 @pytest.mark.usefixtures("restored")
 async def test_what_its_spans_say_does_not_leave(turns: Turns, leaving: Leaving) -> None:
-    """Where LiveKit's spans pass our exporters, prompts, replies and a tool's words stay here, unless they are wanted."""
+    """Where LiveKit's spans pass our exporters, prompts, replies and a tool's words stay here, unless wanted."""
     telemetry.set_tracer_provider(leaving.tracers)
     answers = Answer(call=("look", {})), Answer("It is nine.")
     async with calling(*answers, agent=Curious(TracerProvider(shutdown_on_exit=False))) as (call, _):

@@ -100,7 +100,7 @@ async def test_its_spans_outside_of_stages(
 async def test_what_it_captures_does_not_leave(
     turns: Turns, leaving: Leaving, monkeypatch: pytest.MonkeyPatch, capture: str
 ) -> None:
-    """Prompts, replies and tool calls that it writes onto spans or log records do not leave, unless content is wanted."""
+    """Prompts, replies and tool calls on its spans or log records do not leave, unless content is wanted."""
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", capture)
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
     instrumentor = StockInstrumentor()  # type: ignore[no-untyped-call]
