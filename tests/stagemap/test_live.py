@@ -119,6 +119,7 @@ async def _one_question(bot: Bot) -> None:
     await bot.listen()
 
 
+@pytest.mark.covers("D-T01", "F-TR02", "F-TR04", "F-TR06", "F-TR09", "F-TR15")
 async def test_a_plain_answer(calls: Calls) -> None:
     """One utterance is one complete turn."""
     bot, (turn,) = await calls.hold(_one_question, calls.answer())
@@ -128,6 +129,7 @@ async def test_a_plain_answer(calls: Calls) -> None:
     assert turn.shares["unattributed"] < 0.03 + 2 * bot.late_s
 
 
+@pytest.mark.covers("F-TR07", "B-T03")
 async def test_a_tool(calls: Calls) -> None:
     """A tool stands between two requests of one turn."""
     bot, (turn,) = await calls.hold(_one_question, calls.answer(tool=True))
@@ -138,6 +140,7 @@ async def test_a_tool(calls: Calls) -> None:
     assert turn.outcome == "completed"
 
 
+@pytest.mark.covers("F-TR16")
 async def test_a_barge_in(calls: Calls) -> None:
     """Speech over the agent interrupts its turn, from the real onset until the service is silent."""
 

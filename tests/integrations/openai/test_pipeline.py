@@ -61,6 +61,7 @@ def pipeline(client: AsyncOpenAI, **options: Any) -> VoicePipeline:
     )  # fmt: skip
 
 
+@pytest.mark.covers("F-TR03", "B-T01")
 async def test_an_utterance(turns: Turns) -> None:
     """One run is one turn: recognition, text, speech, and what leaves the stream, each with its milestone."""
     async with Provider() as provider, AsyncOpenAI(api_key="none", base_url=provider.url) as client:

@@ -49,6 +49,7 @@ async def get_weather(params: FunctionCallParams) -> None:
     await params.result_callback({"degrees": 9})
 
 
+@pytest.mark.covers("D-T01", "F-TR01", "F-TR02", "F-TR04", "F-TR06", "F-TR09", "F-TR15")
 async def test_a_plain_answer(turns: Turns) -> None:
     """One utterance is one complete turn, with the real onset and end of speech, model, voice and token counts."""
     async with Call().held() as call:
@@ -79,6 +80,7 @@ async def test_the_last_turn_is_not_interrupted_by_the_end(turns: Turns) -> None
     assert ms(turn["playback"].duration_ns) == pytest.approx(400, abs=100)
 
 
+@pytest.mark.covers("F-TR07", "B-T03")
 async def test_a_tool(turns: Turns) -> None:
     """A tool stands between the two requests of one turn; a response without words has no first token."""
     call = Call([Answer(tool="get_weather"), Answer()])
@@ -115,6 +117,7 @@ async def test_a_tool_that_fails(turns: Turns) -> None:
     assert turn.root.attributes["voice.turn.recovered"] is True
 
 
+@pytest.mark.covers("F-TR16")
 async def test_a_barge_in(turns: Turns) -> None:
     """Speech over the agent interrupts its turn, from the real onset until the transport is silent."""
     async with Call().held() as call:

@@ -25,6 +25,7 @@ from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
+from pipecat.workers.runner import WorkerRunner
 
 from voicespan import diagnostics
 from voicespan.integrations import pipecat
@@ -247,12 +248,35 @@ def test_agents_belong_to_the_phone_of_their_bridge(voice: VoiceRecorder) -> Non
     phones: dict[str | None, attach.Watch] = {
         name: attach.Watch(conversation.Conversation(voice.session(name))) for name in ("one", "two")
     }
-    attach._by_bus[bus] = {**phones}
+    attach._by_bus[bus] = {name: [phone] for name, phone in phones.items()}
     assert [agent._watch() for agent in agents] == [phones["one"], phones["two"]]
     assert [phones[name].conversation.agent for name in ("one", "two")] == ["one", "two"]
     phones["one"].conversation.session.end()
-    again = attach._by_bus[bus]["one"] = attach.Watch(conversation.Conversation(voice.session("again")))
+    again = attach.Watch(conversation.Conversation(voice.session("again")))
+    attach._by_bus[bus]["one"] = [again]
     assert agents[0]._watch() is again
+
+
+async def test_two_bridges_without_a_name(turns: Turns) -> None:
+    """Of two phones on one bus whose bridges have no name, an agent is the last one's, and then the other's."""
+    phones, runner = [], WorkerRunner(handle_sigint=False)
+    for number in range(2):
+        call = Call()
+        link = bus.BusBridgeProcessor(bus=runner.bus, worker_name=f"phone-{number}")
+        worker = PipelineWorker(Pipeline([call.line, link, call.ear]), name=f"phone-{number}")
+        phones.append(worker)
+    agent = PipelineWorker(Pipeline([Call().model]), name="agent", bridged=())
+    for worker in (*phones, agent):
+        worker._bus = runner.bus
+    watches = [attach._watch(worker, list(attach._leaves(worker.pipeline))) for worker in phones]
+    bridged = attach._watch(agent, list(attach._leaves(agent.pipeline)))
+    assert isinstance(bridged, attach.Bridged)
+    assert bridged._watch() is watches[1]
+    attach._end(watches[1], runner.bus)
+    assert bridged._watch() is watches[0]
+    attach._end(watches[0], runner.bus)
+    assert attach._by_bus.get(runner.bus) == {}
+    turns.all()
 
 
 def test_what_another_task_has_ended_is_not_current_later(voice: VoiceRecorder) -> None:

@@ -58,8 +58,11 @@ _ORIGINATE_NOTHING = (PipelineSource, PipelineSink, IdentityFilter, FrameFilter,
 _said: ContextVar[f.TTSSpeakFrame | None] = ContextVar("voicespan_pipecat_said", default=None)
 """In a synthesizer's task: the frame of the application that is being spoken."""
 
-_by_bus: weakref.WeakKeyDictionary[Any, dict[str | None, Watch]] = weakref.WeakKeyDictionary()
-"""The conversations of the workers with a transport on a bus, by the name of the bridge to their agents."""
+_by_bus: weakref.WeakKeyDictionary[Any, dict[str | None, list[Watch]]] = weakref.WeakKeyDictionary()
+"""The conversations of the workers with a transport on a bus, by the name of the bridge to their agents.
+
+Several with the same name, or without any, get what every agent says: it is told as the last one's that came up.
+"""
 
 
 _FRAMES = "pipecat.frames.frames"
@@ -157,7 +160,8 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     watch = Watch(conversation)
     if bus is not None:
         bridges = {each._bridge for each in processors if isinstance(each, BusBridgeProcessor)}  # noqa: SLF001
-        _by_bus.setdefault(bus, {}).update(dict.fromkeys(bridges or {None}, watch))
+        for name in bridges or {None}:
+            _by_bus.setdefault(bus, {}).setdefault(name, []).append(watch)
     Scope(begun, begun)  # inherited by every task of the pipeline: its processors are set up in children of this one
     worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: _end(watch, bus))
     return watch
@@ -168,8 +172,11 @@ def _end(watch: Watch, bus: object) -> None:
     """The pipeline is over; a bus that outlives it forgets the conversation."""
     watch.conversation.end()
     bridges = _by_bus.get(bus, {})
-    for name in [name for name, found in bridges.items() if found is watch]:
-        del bridges[name]
+    for name, found in list(bridges.items()):
+        if watch in found:
+            found.remove(watch)
+        if not found:
+            del bridges[name]
 
 
 def _quiet(worker: PipelineWorker) -> None:
@@ -336,7 +343,8 @@ class Bridged(Watch):
         if found is None or found.conversation.session.end_reason is not None:
             there = _by_bus.get(self._bus(), {})
             names = [name for name in self._names if name in there] or ([] if self._names else [*reversed(there)])
-            found = self._found = there[names[0]] if names else there.get(None)
+            phones = there.get(names[0] if names else None)
+            found = self._found = phones[-1] if phones else None
             if found is not None:
                 if self._recognizes:
                     found.recognizes()
