@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from openai.types.chat import ChatCompletionChunk
 
 import voicespan
 from voicespan.integrations.openai import OpenAIInstrumentor, call
@@ -30,6 +31,12 @@ DELTA = json.dumps(
     {
         "type": "response.output_audio.delta", "event_id": "e", "response_id": "r", "item_id": "i", "output_index": 0,
         "content_index": 0, "delta": base64.b64encode(bytes(4800)).decode(),
+    }
+)  # fmt: skip
+CHUNK = ChatCompletionChunk.model_validate(
+    {
+        "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "token"}, "finish_reason": None}],
     }
 )  # fmt: skip
 
@@ -97,7 +104,7 @@ async def tokens(*, followed: bool) -> float:
 
         async def items(self) -> Any:
             for _ in range(CALLS):
-                yield "token"
+                yield CHUNK
 
     async def create() -> Stream:
         return Stream()

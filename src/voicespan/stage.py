@@ -314,8 +314,8 @@ class Llm(Stage):
     @guarded
     def chunk(self, chunk: Any) -> None:
         """Take what a provider's stream gives: a token where it has content, and the token counts that it tells."""
-        if getattr(chunk, "type", None) == "chunk":  # an event of the `openai` client's helper, around a chunk
-            chunk = chunk.chunk
+        if not hasattr(chunk, "choices") and getattr(chunk, "type", None) == "chunk":
+            chunk = chunk.chunk  # an event of the `openai` client's helper, around a chunk
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self.usage(

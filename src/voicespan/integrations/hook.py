@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+Attributes = tuple[str, str, tuple[str, ...]]
+"""What is read of a framework's objects: the module and the class, and the names of the attributes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Hooks:
     """All hooks of one distribution: they are put in place together, or not at all.
 
     `requirement` is the distribution with the versions that are known, `onset` what a turn begins with where turns come
-    of the hooks, in the framework's words, `attributes` what the hooks read of its classes, as (module, class, names).
+    of the hooks, in the framework's words, `attributes` what the hooks read of its objects.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Hooks:
         requirement: str,
         *hooks: Hook,
         onset: str | None = None,
-        attributes: Sequence[tuple[str, str, tuple[str, ...]]] = (),
+        attributes: Sequence[Attributes] = (),
     ) -> None:
         self.requirement = requirement
         self.distribution = requirement.split(maxsplit=1)[0]
@@ -93,7 +95,7 @@ class Hooks:
         if self._installed:
             return False
         version = self.version
-        moved = [name for hook in self.hooks if (name := hook.moved()) is not None] + self._missing_attributes()
+        moved = [name for hook in self.hooks if (name := hook.moved()) is not None] + missing(self.attributes)
         if moved:
             say(
                 self.distribution,
@@ -124,20 +126,6 @@ class Hooks:
 
         return version in Requirement(self.requirement).specifier
 
-    def _missing_attributes(self) -> list[str]:
-        """Return the attributes that this version's classes neither have nor set: they are looked for in the source."""
-        gone = []
-        for module, kind, names in self.attributes:
-            owner = getattr(importlib.import_module(module), kind, None)
-            try:
-                source = "" if owner is None else inspect.getsource(owner)
-            except (OSError, TypeError):
-                continue  # no source to look at: the hooks say themselves what they do not find
-            gone += [
-                f"{module}.{kind}.{name}" for name in names if not hasattr(owner, name) and f"self.{name}" not in source
-            ]
-        return gone
-
     def remove(self) -> None:
         """Take every hook away again."""
         while self._installed:
@@ -147,6 +135,26 @@ class Hooks:
                 setattr(owner, name, getattr(wrapped, "__wrapped__", wrapped))
             else:
                 delattr(owner, name)  # it was inherited
+
+
+def missing(attributes: Sequence[Attributes]) -> list[str]:
+    """Return the attributes that the classes of this version neither have nor mention in their methods."""
+    gone = []
+    for module, kind, names in attributes:
+        owner = getattr(importlib.import_module(module), kind, None)
+        there = set() if owner is None else set(_mentioned(owner))
+        gone += [f"{module}.{kind}.{name}" for name in names if name not in there and not hasattr(owner, name)]
+    return gone
+
+
+def _mentioned(kind: type) -> Iterator[str]:
+    """Yield the fields of a class, and the attributes that its methods get or set (most in `__init__`)."""
+    for each in kind.__mro__:
+        yield from vars(each).get("__annotations__", ())
+        for function in vars(each).values():
+            code = getattr(function, "__code__", None)
+            if code is not None:
+                yield from code.co_names
 
 
 @contextmanager

@@ -138,6 +138,20 @@ def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
     assert missing.examined() is None
 
 
+def test_the_doctor_misses_the_instrumentation_of_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starlette has one of its own, which the doctor names where there is no FastAPI to come with."""
+    versions = {"starlette": "1.10.0", "fastapi": "0.165.0"}
+    monkeypatch.setattr(known, "version", versions.get)
+    installed(monkeypatch)
+    starlette = next(each for each in known.LIBRARIES if each.distribution == "starlette")
+    assert starlette.examined() is None  # with FastAPI
+    del versions["fastapi"]
+    state = starlette.examined()
+    assert state is not None
+    assert state.message == "starlette 1.10.0 is not instrumented: its instrumentation is not installed"
+    assert state.remedy == "pip install 'opentelemetry-instrumentation-starlette'"
+
+
 def test_the_doctor_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the environment leaves out is said with the variable, wholly or in part."""
     grpc = next(each for each in known.LIBRARIES if each.distribution == "grpcio")

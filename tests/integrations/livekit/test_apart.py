@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
+    from tests.integrations.leaving import Leaving
 
 pytestmark = pytest.mark.e2e
 
@@ -121,6 +122,20 @@ async def test_its_spans_for_another_reader(
     assert len({span.context.trace_id for span in spans if span.context is not None}) == 1
     assert turn.trace_id not in {span.context.trace_id for span in spans if span.context is not None}
     assert turn.outcome == "completed"
+
+
+@pytest.mark.usefixtures("restored")
+async def test_what_its_spans_say_does_not_leave(turns: Turns, leaving: Leaving) -> None:
+    """Where LiveKit's spans pass our exporters, prompts, replies and a tool's words stay here, unless wanted."""
+    telemetry.set_tracer_provider(leaving.tracers)
+    answers = Answer(call=("look", {})), Answer("It is nine.")
+    async with calling(*answers, agent=Curious(TracerProvider(shutdown_on_exit=False))) as (call, _):
+        await call.caller.speak(0.5, "how cold is it")
+        await turns.wait(1)
+    words = {"It is nine", "how cold is it", "be brief"}
+    assert {"user_turn", "agent_turn", "llm_request", "tts_request", "function_tool"} <= leaving.names()
+    assert {word for word in words if word in leaving.text()} == set()
+    assert {word for word in words if word in leaving.text(wanted=True)} == words
 
 
 @pytest.mark.usefixtures("restored")

@@ -66,6 +66,7 @@ def events(turn: FinishedTurn) -> list[str]:
     return [event.name for event in turn.root.events]
 
 
+@pytest.mark.covers("D-T01", "F-TR01", "F-TR02", "F-TR04", "F-TR06", "F-TR09", "F-TR15")
 async def test_plain(turns: Turns) -> None:
     """Every milestone of a plain turn lies where its provider, the caller or the line has noted it."""
     async with calling(NINE) as (call, _):
@@ -106,6 +107,7 @@ async def test_plain(turns: Turns) -> None:
     assert not names(turn) & {"barge_in", "playback.gap", "voice.unanswered"}
 
 
+@pytest.mark.covers("F-TR07", "B-T03")
 async def test_tool(turns: Turns) -> None:
     """A tool is a stage between two requests of one turn, as long as it took, and its time is a share."""
 
@@ -137,6 +139,7 @@ async def test_tool(turns: Turns) -> None:
     assert len(turn.all("tts")) == 1
 
 
+@pytest.mark.covers("F-TR16")
 @pytest.mark.parametrize("pause", [True, False], ids=["pausing", "stopping"])
 async def test_barge_in(turns: Turns, pause: bool) -> None:
     """The user stops the agent: detected when the framework acts on it, silent when the line is, and linked."""

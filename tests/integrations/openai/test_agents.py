@@ -6,6 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+pytest.importorskip("agents", reason="openai-agents is not installed")
+
 from agents import function_tool
 from agents.realtime import RealtimeAgent, RealtimePlaybackTracker, RealtimeRunner, realtime_handoff
 from opentelemetry import trace

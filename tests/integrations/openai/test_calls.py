@@ -118,6 +118,7 @@ def prepared() -> None:
 STREAMS = [chat, chat_helper, chat_threaded, chat_raw, responses, responses_helper, responses_raw]
 
 
+@pytest.mark.covers("F-TR05", "F-TR06", "B-T02")
 @pytest.mark.parametrize("ask", STREAMS, ids=lambda each: each.__name__)
 async def test_a_stream_of_tokens(turns: Turns, ask: Callable[[AsyncOpenAI], Any]) -> None:
     """A streamed answer is the stage `llm`: request, first and last token, token counts and model."""
@@ -157,6 +158,7 @@ async def test_a_whole_answer(turns: Turns, kind: str) -> None:
     assert llm.attributes["gen_ai.usage.output_tokens"] == 3
 
 
+@pytest.mark.covers("F-TR08", "F-TR09", "B-T04")
 @pytest.mark.parametrize("how", ["bytes", "file", "read", "whole", "threaded"])
 async def test_speech(turns: Turns, how: str, tmp_path: Any) -> None:
     """Speech is the stage `tts`: from the text, first and last frame, and the length of PCM."""

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("agents", reason="openai-agents is not installed")
+
 from agents import Agent, OpenAIResponsesModel, set_tracing_disabled
 from agents.tracing import get_trace_provider
 from agents.voice import (
@@ -58,6 +61,7 @@ def pipeline(client: AsyncOpenAI, **options: Any) -> VoicePipeline:
     )  # fmt: skip
 
 
+@pytest.mark.covers("F-TR03", "B-T01")
 async def test_an_utterance(turns: Turns) -> None:
     """One run is one turn: recognition, text, speech, and what leaves the stream, each with its milestone."""
     async with Provider() as provider, AsyncOpenAI(api_key="none", base_url=provider.url) as client:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 OPEN = {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 400}}}}
 
 
+@pytest.mark.covers("F-TR02", "F-TR15")
 async def test_a_plain_answer(turns: Turns) -> None:
     """One utterance is one complete turn, on the clocks of the caller and not of the protocol."""
     async with Call(Answer(1.0)).held() as call:
@@ -46,6 +47,7 @@ async def test_a_plain_answer(turns: Turns) -> None:
     assert "asr" not in turn.shares
 
 
+@pytest.mark.covers("F-TR07", "B-T03")
 async def test_a_tool(turns: Turns) -> None:
     """A function stands between two responses of one turn, from the model's word until its result is given back."""
     async with Call(Answer(call=("get_weather", {})), Answer(1.0)).held() as call:
@@ -63,6 +65,7 @@ async def test_a_tool(turns: Turns) -> None:
     assert turn.outcome == "completed"
 
 
+@pytest.mark.covers("F-TR16")
 async def test_a_barge_in(turns: Turns) -> None:
     """Speech over the agent interrupts its turn, from the real onset until the client has cut the item."""
     async with Call(Answer(3.0), Answer(0.6)).held() as call:

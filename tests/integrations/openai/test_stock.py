@@ -22,6 +22,8 @@ from .test_calls import ASKED, asked, chat, chat_threaded, provided
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.integrations.leaving import Leaving
+
     from .conftest import Turns
 
 pytestmark = pytest.mark.e2e
@@ -92,3 +94,32 @@ async def test_its_spans_outside_of_stages(
     assert inside.parent is not None
     assert inside.parent.span_id == turn["execute_tool look_up"].span_id
     assert turn.all("llm") == []
+
+
+@pytest.mark.parametrize("capture", ["span_only", "event_only", "span_and_event"])
+async def test_what_it_captures_does_not_leave(
+    turns: Turns, leaving: Leaving, monkeypatch: pytest.MonkeyPatch, capture: str
+) -> None:
+    """Prompts, replies and tool calls on its spans or log records do not leave, unless content is wanted."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", capture)
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+    instrumentor = StockInstrumentor()  # type: ignore[no-untyped-call]
+    instrumentor.instrument(skip_dep_check=True, tracer_provider=leaving.tracers, logger_provider=leaving.loggers)
+    call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": '{"place": "Oslo"}'}}
+    told: list[Any] = [
+        {"role": "system", "content": "You are brief."}, *ASKED, {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "minus four"},
+    ]  # fmt: skip
+    try:
+        async with provided() as (_, client), asked(turns) as turn:
+            await client.chat.completions.create(model="brain-1", messages=told)
+            with turn.tool("look_up"):
+                await client.chat.completions.create(model="brain-1", messages=told)
+                async for _chunk in await client.chat.completions.create(model="brain-1", messages=told, stream=True):
+                    pass
+    finally:
+        instrumentor.uninstrument()
+    words = {"You are brief", "how cold is it", "Oslo", "minus four", "It is nine."}
+    assert "chat brain-1" in leaving.names()
+    assert {word for word in words if word in leaving.text()} == set()
+    assert {word for word in words if word in leaving.text(wanted=True)} == words

@@ -16,6 +16,7 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.turns.user_start import VADUserTurnStartStrategy
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
+from pipecat.utils.tracing.service_decorators import traced_llm, traced_tts
 from pipecat.workers.runner import WorkerRunner
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pipecat"
@@ -24,13 +25,34 @@ sys.path.insert(0, str(EXAMPLE))
 from simulated import Answer, Ear, Journal, Line, Loudness, Model, Pace, Recognizer, Voice  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from pipecat.frames.frames import Frame, LLMContextFrame
     from pipecat.processors.frame_processor import FrameProcessor
 
     from voicespan.finished import FinishedSpan, FinishedTurn
 
-__all__ = ("Answer", "Call", "Journal", "Model", "Pace", "Voice", "ms")
+__all__ = ("Answer", "Call", "DecoratedModel", "DecoratedVoice", "Journal", "Model", "Pace", "Voice", "ms")
+
+
+class DecoratedModel(Model):  # type: ignore[misc]
+    """A model with Pipecat's decorator, as its own services have it."""
+
+    async def _answer(self, frame: LLMContextFrame, answer: Answer) -> None:
+        await self._process_context(frame.context, frame, answer)
+
+    @traced_llm  # type: ignore[untyped-decorator]
+    async def _process_context(self, _context: LLMContext, frame: LLMContextFrame, answer: Answer) -> None:
+        await super()._answer(frame, answer)
+
+
+class DecoratedVoice(Voice):  # type: ignore[misc]
+    """A voice with Pipecat's decorator."""
+
+    @traced_tts  # type: ignore[untyped-decorator]
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        async for frame in super().run_tts(text, context_id):
+            yield frame
 
 
 def ms(nanoseconds: float) -> float:

@@ -11,7 +11,6 @@ pytest.importorskip("pipecat")
 
 from pipecat.bus import BusBridgeProcessor
 from pipecat.frames.frames import (
-    Frame,
     InterruptionFrame,
     LLMContextFrame,
     LLMMessagesAppendFrame,
@@ -27,16 +26,13 @@ from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineTask
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.turns.user_start import MinWordsUserTurnStartStrategy
-from pipecat.utils.tracing.service_decorators import traced_llm, traced_tts
 from pipecat.workers.runner import WorkerRunner
 
 from voicespan.integrations.pipecat.conversation import Conversation
 
-from .phone import Answer, Call, Model, Pace, Voice, ms
+from .phone import Answer, Call, DecoratedModel, DecoratedVoice, Model, Pace, ms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from pipecat.processors.frame_processor import FrameProcessor
     from pipecat.services.llm_service import FunctionCallParams
 
@@ -47,29 +43,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-class DecoratedModel(Model):  # type: ignore[misc]
-    """A model with Pipecat's decorator, as its own services have it."""
-
-    @traced_llm  # type: ignore[untyped-decorator]
-    async def _answer(self, frame: LLMContextFrame, answer: Answer) -> None:
-        await super()._answer(frame, answer)
-
-
-class DecoratedVoice(Voice):  # type: ignore[misc]
-    """A voice with Pipecat's decorator."""
-
-    @traced_tts  # type: ignore[untyped-decorator]
-    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        async for frame in super().run_tts(text, context_id):
-            yield frame
-
-
 async def get_weather(params: FunctionCallParams) -> None:
     """Take a fifth of a second."""
     await asyncio.sleep(0.2)
     await params.result_callback({"degrees": 9})
 
 
+@pytest.mark.covers("D-T01", "F-TR01", "F-TR02", "F-TR04", "F-TR06", "F-TR09", "F-TR15")
 async def test_a_plain_answer(turns: Turns) -> None:
     """One utterance is one complete turn, with the real onset and end of speech, model, voice and token counts."""
     async with Call().held() as call:
@@ -100,6 +80,7 @@ async def test_the_last_turn_is_not_interrupted_by_the_end(turns: Turns) -> None
     assert ms(turn["playback"].duration_ns) == pytest.approx(400, abs=100)
 
 
+@pytest.mark.covers("F-TR07", "B-T03")
 async def test_a_tool(turns: Turns) -> None:
     """A tool stands between the two requests of one turn; a response without words has no first token."""
     call = Call([Answer(tool="get_weather"), Answer()])
@@ -136,6 +117,7 @@ async def test_a_tool_that_fails(turns: Turns) -> None:
     assert turn.root.attributes["voice.turn.recovered"] is True
 
 
+@pytest.mark.covers("F-TR16")
 async def test_a_barge_in(turns: Turns) -> None:
     """Speech over the agent interrupts its turn, from the real onset until the transport is silent."""
     async with Call().held() as call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import importlib
 import os
 import subprocess
 import sys
@@ -15,16 +16,20 @@ import pytest
 pytest.importorskip("pipecat")
 
 from opentelemetry import trace
+from pipecat import bus
 from pipecat.frames import frames as f
 from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.filters.identity_filter import IdentityFilter
 from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
+from pipecat.workers.runner import WorkerRunner
 
 from voicespan import diagnostics
 from voicespan.integrations import pipecat
+from voicespan.integrations.hook import missing
 from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
 from voicespan.integrations.pipecat.setup import setup_pipeline_worker, setup_worker_runner
 from voicespan.local.query import TurnQuery
@@ -109,6 +114,40 @@ async def test_a_frame_class_that_is_gone(
     assert said.count("voicespan:") == 1
     assert "pipecat" in said
     assert "TTSSpeakFrame" in said
+
+
+async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What this version's frames and workers no longer have is named at the import, once, and no pipeline has turns."""
+    gone = type("Renamed", (f.Frame,), {})
+    monkeypatch.setattr(f, "VADUserStoppedSpeakingFrame", gone)
+    monkeypatch.setattr(bus, "BusBridgeProcessor", gone)
+    monkeypatch.setenv(SETUP_FILES, "")
+    diagnostics.forget()
+    attach.moved.cache_clear()
+    try:
+        PipecatInstrumentor()._instrument()  # Pipecat is imported already: this is where it would be
+        worker = PipelineWorker(Pipeline(Call().processors()), enable_tracing=True)
+        attach.attach(worker)
+    finally:
+        attach.moved.cache_clear()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
+    assert len(said) == 1
+    assert f"pipecat: {pipecat.installed_version()} has no" in said[0]
+    assert "VADUserStoppedSpeakingFrame.stop_secs" in said[0]
+    assert "BusBridgeProcessor._bridge" in said[0]
+    assert worker._enable_tracing is True
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "names"), attach.ATTRIBUTES, ids=[f"{kind}.{names[0]}" for _, kind, names in attach.ATTRIBUTES]
+)
+def test_each_attribute_is_looked_for(
+    module: str, kind: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipecat of today has every attribute that is relied on; each one is missed where it is gone."""
+    assert missing([(module, kind, names)]) == []
+    monkeypatch.setattr(importlib.import_module(module), kind, type(kind, (), {}))
+    assert missing([(module, kind, names)]) == [f"{module}.{kind}.{name}" for name in names]
 
 
 @pytest.mark.e2e
@@ -209,12 +248,35 @@ def test_agents_belong_to_the_phone_of_their_bridge(voice: VoiceRecorder) -> Non
     phones: dict[str | None, attach.Watch] = {
         name: attach.Watch(conversation.Conversation(voice.session(name))) for name in ("one", "two")
     }
-    attach._by_bus[bus] = {**phones}
+    attach._by_bus[bus] = {name: [phone] for name, phone in phones.items()}
     assert [agent._watch() for agent in agents] == [phones["one"], phones["two"]]
     assert [phones[name].conversation.agent for name in ("one", "two")] == ["one", "two"]
     phones["one"].conversation.session.end()
-    again = attach._by_bus[bus]["one"] = attach.Watch(conversation.Conversation(voice.session("again")))
+    again = attach.Watch(conversation.Conversation(voice.session("again")))
+    attach._by_bus[bus]["one"] = [again]
     assert agents[0]._watch() is again
+
+
+async def test_two_bridges_without_a_name(turns: Turns) -> None:
+    """Of two phones on one bus whose bridges have no name, an agent is the last one's, and then the other's."""
+    phones, runner = [], WorkerRunner(handle_sigint=False)
+    for number in range(2):
+        call = Call()
+        link = bus.BusBridgeProcessor(bus=runner.bus, worker_name=f"phone-{number}")
+        worker = PipelineWorker(Pipeline([call.line, link, call.ear]), name=f"phone-{number}")
+        phones.append(worker)
+    agent = PipelineWorker(Pipeline([Call().model]), name="agent", bridged=())
+    for worker in (*phones, agent):
+        worker._bus = runner.bus
+    watches = [attach._watch(worker, list(attach._leaves(worker.pipeline))) for worker in phones]
+    bridged = attach._watch(agent, list(attach._leaves(agent.pipeline)))
+    assert isinstance(bridged, attach.Bridged)
+    assert bridged._watch() is watches[1]
+    attach._end(watches[1], runner.bus)
+    assert bridged._watch() is watches[0]
+    attach._end(watches[0], runner.bus)
+    assert attach._by_bus.get(runner.bus) == {}
+    turns.all()
 
 
 def test_what_another_task_has_ended_is_not_current_later(voice: VoiceRecorder) -> None:

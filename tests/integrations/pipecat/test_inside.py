@@ -18,10 +18,11 @@ from pipecat.pipeline.worker import PipelineWorker
 from voicespan import emit, logs, settings
 from voicespan.integrations.pipecat import attach
 
-from .phone import Answer, Call
+from .phone import Answer, Call, DecoratedModel, DecoratedVoice
 
 if TYPE_CHECKING:
     from pipecat.services.llm_service import FunctionCallParams
+    from tests.integrations.leaving import Leaving
 
     from .conftest import Turns
 
@@ -106,6 +107,26 @@ async def test_a_turn_without_a_word_of_content(turns: Turns) -> None:
     (turn,) = turns.all()
     told = [(span.attributes, [event.attributes for event in span.events]) for span in turn.spans]
     assert "secret" not in str(told)
+
+
+async def test_what_its_own_spans_say_does_not_leave(
+    turns: Turns, leaving: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left on, Pipecat's spans leave without the words that it writes onto them, unless content is wanted."""
+    settings.reset(settings.Settings(framework_spans=True))
+    monkeypatch.setattr(trace, "get_tracer", lambda *_args, **_kwargs: leaving.tracers.get_tracer("pipecat"))
+    call = Call([Answer("A secret answer. ")], words=["A secret question"], enable_tracing=True)
+    call.model, call.voice = DecoratedModel(call.journal, [Answer("A secret answer. ")]), DecoratedVoice(call.journal)
+    try:
+        async with call.held():
+            await call.ask()
+    finally:
+        settings.reset()
+    assert len(turns.all()) == 1
+    assert {"conversation", "turn", "llm", "tts"} <= leaving.names()
+    assert "secret" not in leaving.text()
+    for word in ("secret question", "secret answer"):
+        assert word in leaving.text(wanted=True)
 
 
 async def test_pipecats_own_spans_can_be_left_on(turns: Turns) -> None:

@@ -30,6 +30,7 @@ Component = Literal["llm", "tts"]
 PCM_RATE = 24_000
 """Samples per second of `response_format="pcm"`."""
 _TOKENS = ("response.output_text.delta", "response.function_call_arguments.delta", "response.refusal.delta")
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 expected: ContextVar[Stage | None] = ContextVar("voicespan_openai_expected", default=None)
 """A stage whose tokens or frames nobody else counts: the requests made in it do."""
@@ -88,8 +89,13 @@ class Call:
 
 
 def _take_text(llm: Llm, item: Any) -> None:
-    kind = text(item, "type")
-    if text(item, "object") == "response" or kind in ("response.completed", "response.incomplete", "response.failed"):
+    fields = getattr(item, "__dict__", {})  # the client's models take long to say that they do not have a field
+    kind = fields.get("type")
+    if kind in _TOKENS:
+        llm.token()
+    elif kind is None and fields.get("object") != "response":
+        llm.chunk(item)
+    elif kind is None or kind in _ENDS:
         answer = getattr(item, "response", item)
         llm.usage(
             input_tokens=number(answer, "usage", "input_tokens"),
@@ -101,10 +107,6 @@ def _take_text(llm: Llm, item: Any) -> None:
             llm.fail(text(answer, "error", "code") or "error")
     elif kind == "error":
         llm.fail(text(item, "code") or "error")
-    elif kind is None:
-        llm.chunk(item)
-    elif kind in _TOKENS:
-        llm.token()
 
 
 # Whether a request is a stage

@@ -39,7 +39,7 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             return
         others = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
         os.environ[SETUP_FILES] = os.pathsep.join([*others, SETUP_FILE])
-        wrapt.register_post_import_hook(lambda _module: source(), "pipecat.pipeline.worker")
+        wrapt.register_post_import_hook(_begin, "pipecat.pipeline.worker")
 
     def _uninstrument(self, **kwargs: Any) -> None:
         left = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
@@ -47,6 +47,17 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             os.environ[SETUP_FILES] = os.pathsep.join(left)
         else:
             os.environ.pop(SETUP_FILES, None)
+
+
+def _begin(_module: object) -> None:
+    """A bot is being started. Never raises: an import of the service would fail."""
+    source()
+    try:
+        from voicespan.integrations.pipecat.attach import moved
+
+        moved()
+    except Exception as error:  # said by `setup.py` for the first pipeline, when all of Pipecat is there
+        say("pipecat.early", f"pipecat: could not look at {installed_version()} yet: {error!r}", level="debug")
 
 
 def source() -> hooked.Source:

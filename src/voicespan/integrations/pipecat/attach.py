@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import OrderedDict
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipecat.bus import BusBridgeProcessor
@@ -32,6 +33,7 @@ from voicespan.context import Scope
 from voicespan.diagnostics import say
 from voicespan.emit import recorder
 from voicespan.guard import guarded, swallowed
+from voicespan.integrations.hook import missing
 from voicespan.integrations.pipecat import installed_version, service, source
 from voicespan.integrations.pipecat.conversation import Conversation
 from voicespan.sessions import session
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.frame_processor import FrameProcessor
 
+    from voicespan.integrations.hook import Attributes
     from voicespan.metrics.audio import DropReason
     from voicespan.stage import Stage
 
@@ -57,17 +60,63 @@ _ORIGINATE_NOTHING = (PipelineSource, PipelineSink, IdentityFilter, FrameFilter,
 _said: ContextVar[f.TTSSpeakFrame | None] = ContextVar("voicespan_pipecat_said", default=None)
 """In a synthesizer's task: the frame of the application that is being spoken."""
 
-_by_bus: weakref.WeakKeyDictionary[Any, dict[str | None, Watch]] = weakref.WeakKeyDictionary()
-"""The conversations of the workers with a transport on a bus, by the name of the bridge to their agents."""
+_by_bus: weakref.WeakKeyDictionary[Any, dict[str | None, list[Watch]]] = weakref.WeakKeyDictionary()
+"""The conversations of the workers with a transport on a bus, by the name of the bridge to their agents.
+
+Several with the same name, or without any, get what every agent says: it is told as the last one's that came up.
+"""
+
+
+_FRAMES = "pipecat.frames.frames"
+ATTRIBUTES: tuple[Attributes, ...] = (
+    ("pipecat.pipeline.worker", "PipelineWorker", ("_bridged", "_bus", "_conversation_id", "_enable_tracing")),
+    ("pipecat.pipeline.worker", "PipelineWorker", ("active", "add_event_handler", "bridged", "name", "pipeline")),
+    ("pipecat.pipeline.worker", "PipelineWorker", ("turn_trace_observer",)),
+    ("pipecat.utils.tracing.turn_trace_observer", "TurnTraceObserver", ("_tracer",)),
+    ("pipecat.bus", "BusBridgeProcessor", ("_bridge",)),
+    ("pipecat.processors.frame_processor", "FrameProcessor", ("_event_handlers", "add_event_handler", "processors")),
+    ("pipecat.services.tts_service", "TTSService", ("run_tts",)),
+    ("pipecat.transports.base_output", "BaseOutputTransport", ("_params",)),
+    ("pipecat.transports.base_output", "BaseOutputTransport", ("write_audio_frame", "write_transport_frame")),
+    (_FRAMES, "Frame", ("broadcast_sibling_id", "id")),
+    (_FRAMES, "VADUserStartedSpeakingFrame", ("start_secs",)),
+    (_FRAMES, "VADUserStoppedSpeakingFrame", ("stop_secs",)),
+    (_FRAMES, "TranscriptionFrame", ("text",)),
+    (_FRAMES, "LLMTextFrame", ("text",)),
+    (_FRAMES, "MetricsFrame", ("data",)),
+    (_FRAMES, "FunctionCallInProgressFrame", ("cancel_on_interruption", "function_name", "tool_call_id")),
+    (_FRAMES, "FunctionCallResultFrame", ("error", "properties", "tool_call_id")),
+    (_FRAMES, "FunctionCallCancelFrame", ("tool_call_id",)),
+    (_FRAMES, "TTSStartedFrame", ("context_id",)),
+    (_FRAMES, "TTSStoppedFrame", ("context_id",)),
+    (_FRAMES, "TTSAudioRawFrame", ("audio", "context_id", "num_channels", "sample_rate")),
+    (_FRAMES, "LLMMessagesAppendFrame", ("messages", "run_llm")),
+    (_FRAMES, "ErrorFrame", ("category", "exception", "processor")),
+    ("pipecat.services.settings", "LLMSettings", ("model",)),
+    ("pipecat.services.settings", "TTSSettings", ("language", "model", "voice")),
+    ("pipecat.services.settings", "STTSettings", ("language", "model")),
+)
+"""Attributes of the framework's objects that are read or replaced here, by class."""
+
+
+@cache
+def moved() -> tuple[str, ...]:
+    """Return what this version of Pipecat does not have of that; said once, since without it turns would be wrong."""
+    gone = tuple(missing(ATTRIBUTES))
+    if gone:
+        say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(gone)}: no turns from it")
+    return gone
 
 
 def attach(worker: PipelineWorker) -> None:
     """Let the turns of a pipeline be told, when it is one that speaks. Never raises."""
     try:
+        if moved():
+            return
         processors = list(_leaves(worker.pipeline))
-        missing = _missing(worker, processors)
-        if missing:
-            say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(missing)}: no turns from it")
+        gone = _missing(worker, processors)
+        if gone:
+            say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(gone)}: no turns from it")
             return
         watch = _watch(worker, processors)
         if watch is not None:
@@ -86,7 +135,7 @@ def _leaves(processor: FrameProcessor) -> Iterator[FrameProcessor]:
 
 
 def _missing(worker: PipelineWorker, processors: list[FrameProcessor]) -> list[str]:
-    """Return the names of hooks that this version does not have."""
+    """Return the names of hooks that the parts of this pipeline do not have."""
     wanted: list[tuple[object, tuple[str, ...]]] = [(worker, ("add_event_handler", "bridged"))]
     wanted += [(each, ("run_tts",)) for each in processors if isinstance(each, TTSService)]
     outputs = [each for each in processors if isinstance(each, BaseOutputTransport)]
@@ -112,7 +161,8 @@ def _watch(worker: PipelineWorker, processors: list[FrameProcessor]) -> Watch | 
     watch = Watch(conversation)
     if bus is not None:
         bridges = {each._bridge for each in processors if isinstance(each, BusBridgeProcessor)}  # noqa: SLF001
-        _by_bus.setdefault(bus, {}).update(dict.fromkeys(bridges or {None}, watch))
+        for name in bridges or {None}:
+            _by_bus.setdefault(bus, {}).setdefault(name, []).append(watch)
     Scope(begun, begun)  # inherited by every task of the pipeline: its processors are set up in children of this one
     worker.add_event_handler("on_pipeline_finished", lambda _worker, _frame: _end(watch, bus))
     return watch
@@ -123,8 +173,11 @@ def _end(watch: Watch, bus: object) -> None:
     """The pipeline is over; a bus that outlives it forgets the conversation."""
     watch.conversation.end()
     bridges = _by_bus.get(bus, {})
-    for name in [name for name, found in bridges.items() if found is watch]:
-        del bridges[name]
+    for name, found in list(bridges.items()):
+        if watch in found:
+            found.remove(watch)
+        if not found:
+            del bridges[name]
 
 
 def _quiet(worker: PipelineWorker) -> None:
@@ -309,7 +362,8 @@ class Bridged(Watch):
         if found is None or found.conversation.session.end_reason is not None:
             there = _by_bus.get(self._bus(), {})
             names = [name for name in self._names if name in there] or ([] if self._names else [*reversed(there)])
-            found = self._found = there[names[0]] if names else there.get(None)
+            phones = there.get(names[0] if names else None)
+            found = self._found = phones[-1] if phones else None
             if found is not None:
                 if self._recognizes:
                     found.recognizes()
