@@ -102,8 +102,12 @@ class _Finisher:
         key: int = 0,
     ) -> FinishedSpan:
         """Add a span; `key` is the `id` of the record of its stage."""
-        start_ns = max(start_ns + self.offset_ns, self.root.start_ns)
-        end_ns = max(start_ns, end_ns + self.offset_ns)
+        start_ns += self.offset_ns
+        end_ns += self.offset_ns
+        if start_ns < self.root.start_ns:  # noqa: PLR1730 - a dozen times a turn, and a call takes longer
+            start_ns = self.root.start_ns
+        if end_ns < start_ns:  # noqa: PLR1730
+            end_ns = start_ns
         span = FinishedSpan(name, self.new_span_id(), parent.span_id, start_ns, end_ns, "internal", None, attributes)
         self.spans.append(span)
         self.by_key[key, name] = span

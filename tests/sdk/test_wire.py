@@ -188,7 +188,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         turn = a_turn(name=f"n{number}", attributes={"a": f"v{number}", "b": number, f"c{number}": 1.5})
         assert pair.written(turn) == pair.encoded(turn)
     writer = pair._writer
-    known = [writer._names, writer._events, writer._errors, writer._doubles, *writer._values.values()]
+    known = [writer._names, writer._events, writer._errors, writer._doubles, writer._strings, *writer._values.values()]
     assert all(len(remembered) <= 20 for remembered in known)
     pair.written(a_turn(attributes={"a": "x" * 100_000}))
     assert max(len(value) for remembered in known for value in remembered.values()) < 1000

@@ -43,6 +43,9 @@ _FLAGS = b"\x85\x01\x00\x01\x00\x00"
 _END = b"\x7a\x00" + _FLAGS
 """Status and flags of a span that did not fail."""
 _LINK_FLAGS = b"\x35\x00\x01\x00\x00"
+_CHILD = struct.Struct(">20sQHQ").pack
+"""Trace id, span id, and the parent's with its tag."""
+_ROOT = struct.Struct(">20sQ").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _MOMENT = struct.Struct("<BQ").pack
 _DOUBLE = struct.Struct("<d").pack
@@ -87,7 +90,7 @@ class Remembered(dict[_Key, bytes]):
 
 
 class _ByType(dict[type, Remembered[tuple[str, Any]]]):
-    """What writes attributes, by the type of the value."""
+    """What writes attributes of further types."""
 
     def __missing__(self, kind: type) -> Remembered[tuple[str, Any]]:
         raise Unfit
@@ -140,9 +143,8 @@ class Writer:
         self._names = Remembered(_name)
         self._errors = Remembered(_error)
         self._events = Remembered(self._event_name)
-        self._values = _ByType(
-            {str: Remembered(self._string), bool: Remembered(self._truth), int: Remembered(self._integer)}
-        )
+        self._strings = Remembered(self._string)
+        self._values = _ByType({bool: Remembered(self._truth), int: Remembered(self._integer)})
         self._doubles = Remembered(self._double)
 
     def spans(self, turn: FinishedTurn) -> bytes:
@@ -163,17 +165,15 @@ class Writer:
         return b"".join(parts)
 
     def _span(self, trace_id: bytes, span: FinishedSpan) -> bytes:
-        parent_id = span.parent_id
+        attributes, parent_id = span.attributes, span.parent_id
+        if len(attributes) > self._most_attributes:
+            raise Unfit
         parts = [
-            trace_id,
-            span.span_id.to_bytes(8, "big"),
-            b"" if parent_id is None else b"\x22\x08" + parent_id.to_bytes(8, "big"),
+            _ROOT(trace_id, span.span_id) if parent_id is None else _CHILD(trace_id, span.span_id, 0x2208, parent_id),
             self._names[span.name, span.kind],
             _TIMES(0x39, span.start_ns, 0x41, span.end_ns),
+            *self._attributes(attributes),
         ]
-        if len(span.attributes) > self._most_attributes:
-            raise Unfit
-        parts += self._attributes(span.attributes)
         if span.events:
             if len(span.events) > self._most_events:
                 raise Unfit
@@ -188,9 +188,13 @@ class Writer:
 
     def _attributes(self, attributes: Attributes) -> list[bytes]:
         """The attributes as fields of a span."""
-        values, doubles = self._values, self._doubles
+        strings, doubles, values = self._strings, self._doubles, self._values
         return [
-            doubles[key] + _DOUBLE(value) if type(value) is float else values[type(value)][key, value]
+            strings[key, value]
+            if (kind := type(value)) is str
+            else doubles[key] + _DOUBLE(value)  # type: ignore[arg-type]
+            if kind is float
+            else values[kind][key, value]
             for key, value in attributes.items()
         ]
 
