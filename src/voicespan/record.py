@@ -255,7 +255,11 @@ class TurnRecord:
         """Return the latest stage of a component that was meant to be used."""
         found = None
         for stage in self.stages:
-            if stage.component == component and not stage.discarded and (found is None or stage.start_ns > found.start_ns):
+            if (
+                stage.component == component
+                and not stage.discarded
+                and (found is None or stage.start_ns > found.start_ns)
+            ):
                 found = stage
         return found
 

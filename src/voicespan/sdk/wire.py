@@ -51,10 +51,11 @@ _MOMENT = struct.Struct("<BQ").pack
 _DOUBLE = struct.Struct("<d").pack
 _NO_VALUE = (TypeError, ValueError, OverflowError, struct.error)
 """What a value raises that is none of OTLP: half a surrogate pair, a time before 1970, a name that is no text."""
+_USUAL = 1 << 10
 _LENGTHS = tuple(bytes((number,)) for number in range(_ONE_BYTE))
 
 
-class Unfit(Exception):  # noqa: N818 - nothing has gone wrong
+class Unfit(Exception):
     """Not to be written here: the SDK's own way knows what to do with it."""
 
 
@@ -70,6 +71,10 @@ def varint(number: int) -> bytes:
 def field(tag: bytes, value: bytes) -> bytes:
     """Return a field with a length."""
     return tag + varint(len(value)) + value
+
+
+_SPAN_OF = tuple([b"\x12" + varint(length) for length in range(_USUAL)])
+"""How a span of this length begins, in a `ScopeSpans`."""
 
 
 class Remembered(dict[_Key, bytes]):
@@ -159,21 +164,24 @@ class Writer:
             trace_id = b"\x0a\x10" + turn.trace_id.to_bytes(16, "big") + b"\x12\x08"
             for span in turn.spans:
                 written = self._span(trace_id, span)
-                parts += b"\x12", varint(len(written)), written
+                length = len(written)
+                parts.append(_SPAN_OF[length] if length < _USUAL else b"\x12" + varint(length))
+                parts.append(written)
         except _NO_VALUE as error:
             raise Unfit from error
         return b"".join(parts)
 
     def _span(self, trace_id: bytes, span: FinishedSpan) -> bytes:
         attributes, parent_id = span.attributes, span.parent_id
-        if len(attributes) > self._most_attributes:
-            raise Unfit
         parts = [
             _ROOT(trace_id, span.span_id) if parent_id is None else _CHILD(trace_id, span.span_id, 0x2208, parent_id),
             self._names[span.name, span.kind],
             _TIMES(0x39, span.start_ns, 0x41, span.end_ns),
-            *self._attributes(attributes),
         ]
+        if attributes:
+            if len(attributes) > self._most_attributes:
+                raise Unfit
+            parts += self._attributes(attributes)
         if span.events:
             if len(span.events) > self._most_events:
                 raise Unfit
