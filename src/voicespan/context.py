@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from voicespan.sessions import Session
     from voicespan.turn import Turn
 
-_bound: ContextVar[Session | Turn | None] = ContextVar("voicespan", default=None)
-_subject: ContextVar[Subject | None] = ContextVar("voicespan_subject", default=None)
+_scope: ContextVar[Scope | None] = ContextVar("voicespan", default=None)
 
 
 class Subject(Protocol):
@@ -115,15 +114,13 @@ class LiveSpan(trace.Span):
 class Scope:
     """One block in which a subject is current; entered and left at most once."""
 
-    __slots__ = ("_attached", "_before", "_bound", "_bound_before", "_subject", "_subject_before")
+    __slots__ = ("_attached", "_before", "_outer", "bound", "subject")
 
     def __init__(self, subject: Subject, bound: Session | Turn) -> None:
-        self._bound_before = _bound.get()
-        self._bound = bound
-        _bound.set(bound)
-        self._subject_before = _subject.get()
-        self._subject = subject
-        _subject.set(subject)
+        self.subject = subject
+        self.bound = bound
+        self._outer = _scope.get()
+        _scope.set(self)
         self._before = otel_context.get_current()
         self._attached = trace.set_span_in_context(LiveSpan(subject), self._before)
         otel_context.attach(self._attached)
@@ -133,24 +130,28 @@ class Scope:
         in_place = otel_context.get_current() is self._attached
         if in_place:
             otel_context.attach(self._before)
-        if _bound.get() is self._bound:
-            _bound.set(self._bound_before)
-        if _subject.get() is self._subject:
-            _subject.set(self._subject_before)
+        if _scope.get() is self:
+            _scope.set(self._outer)
         return in_place
 
 
 def bound() -> Session | Turn | None:
     """Return the session or turn that is current in this task or thread."""
-    return _bound.get()
+    scope = _scope.get()
+    return None if scope is None else scope.bound
 
 
 def subject() -> Subject | None:
     """Return what is current in this task or thread: a stage, turn or session, also under spans of other libraries."""
-    return _subject.get()
+    scope = _scope.get()
+    return None if scope is None else scope.subject
 
 
-def bind(to: Session | Turn | None, subject: Subject | None) -> None:
+def scope() -> Scope | None:
+    """Return the innermost block of this task or thread."""
+    return _scope.get()
+
+
+def bind(to: Scope | None) -> None:
     """Set what is current in this thread, for work that another one has given away."""
-    _bound.set(to)
-    _subject.set(subject)
+    _scope.set(to)

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, cast
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.1
 """How often open turns are looked at for their end."""
+BREATH_NS = 1_000_000
+"""How long the thread works on finished turns before it lets others have the interpreter."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
 _SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)
@@ -152,11 +155,13 @@ class BackgroundRecorder:
         self.enabled = enabled
         self.watch: Callable[[FinishedTurn], None] | None = None
         """Sees each finished turn before it is emitted."""
-        self._random = random.Random()  # noqa: S311 - trace ids need no secrecy
+        self._bits = random.Random().getrandbits  # noqa: S311 - trace ids need no secrecy
         self._sdk: TracerProvider | None = None
         self._open: dict[int, Turn] = {}
         self._closed: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
+        self._resting = False
+        """The recorder's thread waits until it is woken."""
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._emitters: weakref.WeakKeyDictionary[TracerProvider, SpanEmitter] = weakref.WeakKeyDictionary()
@@ -168,7 +173,7 @@ class BackgroundRecorder:
 
     def mint(self, session_id: str) -> tuple[int, int, bool]:
         """Return a new trace id, the id of its root span, and the sampling decision of the provider's sampler."""
-        trace_id, span_id = self._random.getrandbits(128) or 1, self._random.getrandbits(64) or 1
+        trace_id, span_id = self._bits(128) or 1, self._bits(64) or 1
         provider = self._provider()
         if provider is None:
             return trace_id, span_id, self.enabled
@@ -192,17 +197,16 @@ class BackgroundRecorder:
 
     def new_span_id(self) -> int:
         """Return a fresh 64-bit span id."""
-        return self._random.getrandbits(64) or 1
+        return self._bits(64) or 1
 
     def opened(self, turn: Turn) -> None:
         """Supervise the turn until it is closed."""
         if not self.enabled:
             return
-        idle = not self._open
         self._open[turn.trace_id] = turn
         if self._thread is None:
             self._start()
-        elif idle:
+        elif self._resting:
             self._wake.set()
 
     def closed(self, turn: Turn) -> None:
@@ -263,7 +267,8 @@ class BackgroundRecorder:
         self._closed.append(work)
         if self._thread is None:
             self._start()
-        self._wake.set()
+        elif self._resting:
+            self._wake.set()
 
     def _closed_turn(self, turn: Turn) -> None:
         """Record what a turn that is over tells, and emit it where it is sampled."""
@@ -321,7 +326,15 @@ class BackgroundRecorder:
     def _run(self) -> None:
         with suppress_instrumentation():  # what exporters and processors do on this thread is not to be traced
             while True:
-                self._wake.wait(SWEEP_S if self._open else None)
+                # Who finds the thread resting wakes it. While turns are open it comes by itself: waking a thread
+                # costs its caller more than all that a turn's end does beside.
+                self._resting = True
+                if self._open or self._closed:
+                    self._resting = False
+                    self._wake.wait(SWEEP_S)
+                else:
+                    self._wake.wait()
+                    self._resting = False
                 self._wake.clear()
                 try:
                     self.sweep()
@@ -342,12 +355,17 @@ class BackgroundRecorder:
     def drain(self) -> None:
         """Finish, measure and emit every closed turn, and count sessions, in order."""
         with self._emit_lock:
+            since_ns = time.monotonic_ns()
             while self._closed:
                 work = self._closed.popleft()
                 try:
                     work()
                 except Exception as error:
                     swallowed("finish", error)
+                now_ns = time.monotonic_ns()
+                if now_ns - since_ns > BREATH_NS:  # a service may end a thousand turns at once
+                    time.sleep(0)
+                    since_ns = now_ns
 
     def _emitter(self) -> SpanEmitter | None:
         provider = self._provider()
@@ -373,8 +391,9 @@ class BackgroundRecorder:
         self._wake = threading.Event()
         self._start_lock = threading.Lock()
         self._emit_lock = threading.Lock()
+        self._resting = False
         self._thread = None
-        self._random = random.Random()  # noqa: S311
+        self._bits = random.Random().getrandbits  # noqa: S311
 
 
 def _weakly(recorder: BackgroundRecorder) -> Callable[[], None]:

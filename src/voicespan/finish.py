@@ -100,8 +100,12 @@ class _Finisher:
         key: int = 0,
     ) -> FinishedSpan:
         """Add a span; `key` is the `id` of the record of its stage."""
-        start_ns = max(start_ns + self.offset_ns, self.root.start_ns)
-        end_ns = max(start_ns, end_ns + self.offset_ns)
+        start_ns += self.offset_ns
+        end_ns += self.offset_ns
+        if start_ns < self.root.start_ns:  # noqa: PLR1730 - a dozen times a turn, and a call takes longer
+            start_ns = self.root.start_ns
+        if end_ns < start_ns:  # noqa: PLR1730
+            end_ns = start_ns
         span = FinishedSpan(name, self.new_span_id(), parent.span_id, start_ns, end_ns, "internal", None, attributes)
         self.spans.append(span)
         self.by_key[key, name] = span
@@ -165,9 +169,14 @@ class _Finisher:
         heard_ns = first_sent_ns if playback.heard_ns is None else playback.heard_ns
         end_ns = max(self.end_ns, heard_ns, first_sent_ns)
         shift_ns = playback.shift_ns
-        gaps = [(start + shift_ns, min(end + shift_ns, end_ns)) for start, end in playback.gaps]
-        gaps = [(start, end) for start, end in gaps if end - start > GAP_NS]
-        heard_length_ns = end_ns - heard_ns - sum(end - start for start, end in gaps)
+        gaps: list[tuple[int, int]] = []
+        heard_length_ns = end_ns - heard_ns
+        for gap_start_ns, gap_end_ns in playback.gaps:
+            gap = (gap_start_ns + shift_ns, min(gap_end_ns + shift_ns, end_ns))
+            length_ns = gap[1] - gap[0]
+            if length_ns > GAP_NS:
+                gaps.append(gap)
+                heard_length_ns -= length_ns
         attributes: dict[str, AttributeValue] = {
             n.VOICE_COMPONENT: "playback",
             n.VOICE_MEASUREMENT_POINT: record.observed_at,
@@ -249,7 +258,7 @@ class _Finisher:
 
     def _root(self, *, spoken: bool) -> None:
         record, root, attributes = self.record, self.root, self.root.attributes
-        end_ns = max([root.start_ns, *[span.end_ns for span in self.spans]])
+        end_ns = max([span.end_ns for span in self.spans], default=root.start_ns)
         if not self.spans or self.outcome in ("timeout", "no_reply") or record.close == "user_left":
             end_ns = max(end_ns, waited_until(record) + self.offset_ns)
         root.end_ns = end_ns
@@ -294,9 +303,11 @@ class _Finisher:
             events.append(Event(n.EVENT_SPEECH_START, record.onset_ns + offset_ns, {}))
             if record.speech_end_ns is not None:
                 events.append(Event(n.EVENT_SPEECH_END, record.speech_end_ns + offset_ns, {}))
-        transcripts = [at for at in (record.partial_ns, record.transcript_ns) if at is not None]
-        if transcripts:
-            events.append(Event(n.EVENT_FIRST_TRANSCRIPT, min(transcripts) + offset_ns, {}))
+        transcript_ns = record.transcript_ns
+        if record.partial_ns is not None and (transcript_ns is None or record.partial_ns < transcript_ns):
+            transcript_ns = record.partial_ns
+        if transcript_ns is not None:
+            events.append(Event(n.EVENT_FIRST_TRANSCRIPT, transcript_ns + offset_ns, {}))
         generations = [stage.start_ns for stage in record.stages if stage.component in ("llm", "realtime")]
         if generations:
             events.append(Event(n.EVENT_RESPONSE_CREATED, min(generations) + offset_ns, {}))

@@ -84,6 +84,20 @@ class StageRecord:
         """When its span begins: synthesis with its first text, everything else when it was made."""
         return self.handed_ns if self.component == "tts" and self.handed_ns is not None else self.start_ns
 
+    def produced(self, at_ns: int | None) -> bool:
+        """Note that a token or frame has come; return False where its time was refused."""
+        if at_ns is None:
+            return False
+        last_ns = self.last_ns
+        if last_ns is None:
+            at_ns = max(at_ns, self.start_ns)
+            self.first_ns = at_ns if self.first_ns is None else self.first_ns
+            self.last_ns = at_ns
+        elif at_ns > last_ns:
+            self.last_ns = at_ns
+        self.last_wait_ns = self.consumer_wait_ns
+        return True
+
     def ended_by(self, closed_ns: int) -> int:
         """Return when it really ended: with its last product where it went well, else when it was left, or cut off."""
         if self.end_ns is None:
@@ -228,27 +242,48 @@ class TurnRecord:
     @property
     def voice(self) -> StageRecord | None:
         """The synthesis (or realtime response) that was heard first: the earliest with audio."""
-        voices = [
-            stage
-            for stage in self.stages
-            if stage.component in ("tts", "realtime") and stage.first_ns is not None and not stage.discarded
-        ]
-        return min(voices, key=lambda stage: stage.first_ns or 0, default=None)
+        found, found_ns = None, 0
+        for stage in self.stages:
+            first_ns = stage.first_ns
+            if first_ns is None or stage.discarded or stage.component not in ("tts", "realtime"):
+                continue
+            if found is None or first_ns < found_ns:
+                found, found_ns = stage, first_ns
+        return found
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stage still runs for which the turn waits."""
+        for stage in self.stages:  # noqa: SIM110 - looked at in every turn's end, several times a second
+            if stage.end_ns is None and not stage.background:
+                return True
+        return False
 
     def last(self, component: Component) -> StageRecord | None:
         """Return the latest stage of a component that was meant to be used."""
-        found = [stage for stage in self.stages if stage.component == component and not stage.discarded]
-        return max(found, key=lambda stage: stage.start_ns, default=None)
+        found = None
+        for stage in self.stages:
+            if (
+                stage.component == component
+                and not stage.discarded
+                and (found is None or stage.start_ns > found.start_ns)
+            ):
+                found = stage
+        return found
 
     def handed_over(self, llm: StageRecord) -> int | None:
         """Return when a generation reached the synthesizer: as reported, else when the next voice began."""
-        if llm.first_ns is None or llm.handed_ns is not None:
+        first_ns = llm.first_ns
+        if first_ns is None or llm.handed_ns is not None:
             return llm.handed_ns
-        later = [other.start_ns for other in self.stages if other.component == "llm" and other.start_ns > llm.start_ns]
-        until_ns = min(later, default=self.closed_ns)
-        starts = [
-            other.began_ns
-            for other in self.stages
-            if other.component == "tts" and not other.filler and not other.discarded
-        ]
-        return min((start_ns for start_ns in starts if llm.first_ns <= start_ns <= until_ns), default=None)
+        until_ns = None
+        starts: list[int] = []
+        for other in self.stages:
+            if other.component == "llm":
+                if other.start_ns > llm.start_ns and (until_ns is None or other.start_ns < until_ns):
+                    until_ns = other.start_ns
+            elif other.component == "tts" and not other.filler and not other.discarded:
+                starts.append(other.began_ns)
+        if until_ns is None:
+            until_ns = self.closed_ns
+        return min([start_ns for start_ns in starts if first_ns <= start_ns <= until_ns], default=None)

@@ -139,6 +139,8 @@ class Session:
         self.began_ns = recorder.clock.monotonic_ns()
         self.earliest_ns = self.began_ns - BEFORE_SESSION_NS
         self._settings = settings.current()
+        self._max_ns = round(self._settings.turn_max_s * 1e9)
+        self._idle_ns = round(self._settings.turn_idle_s * 1e9)
         self._turns: list[Turn] = []
         self._index = 0
         self._last: SpanContext | None = None
@@ -421,7 +423,7 @@ class Session:
             if due == "dismissed":
                 self.turn_dismissed(turn)
             elif due == "limit":
-                self._close(turn, due, turn.record.onset_ns + round(self._settings.turn_max_s * 1e9))
+                self._close(turn, due, turn.record.onset_ns + self._max_ns)
             elif due is not None:
                 self._close(turn, due, now_ns)
         finally:
@@ -594,9 +596,9 @@ class Session:
     def _due(self, turn: Turn, now_ns: int) -> Close | None:
         """Return why the turn is over, or None while it is not."""
         record = turn.record
-        if now_ns - record.onset_ns >= round(self._settings.turn_max_s * 1e9):
+        if now_ns - record.onset_ns >= self._max_ns:
             return "limit"
-        idle = now_ns - record.active_ns >= round(self._settings.turn_idle_s * 1e9)
+        idle = now_ns - record.active_ns >= self._idle_ns
         if record.committed_ns is None and record.trigger is None and record.ended_ns is None:
             over = turn.over is not None and turn.over.open
             if over and record.detected_ns is not None and now_ns - record.detected_ns >= ABANDONED_NS:
@@ -607,7 +609,7 @@ class Session:
         if _undecided(turn.pending):
             return None
         playback = record.playback
-        if any(stage.open and not stage.background for stage in record.stages):
+        if record.busy:
             return "ended" if record.ended_ns is not None and playback.first_sent_ns is None else None
         if playback.first_sent_ns is None:
             if record.ended_ns is not None:
@@ -627,7 +629,7 @@ class Session:
         if record.ended_ns is not None and not (waits_for_report and now_ns < out_ns + LINGER_NS):
             return "done"
         if playback.filler_only and record.barge_in is None:
-            return "idle" if idle and now_ns - out_ns >= round(self._settings.turn_idle_s * 1e9) else None
+            return "idle" if idle and now_ns - out_ns >= self._idle_ns else None
         # What stopped the reply may turn out to be nothing, and the reply go on.
         linger_ns = LINGER_NS if record.barge_in is None else ABANDONED_NS
         return "done" if now_ns - max(out_ns, record.active_ns) >= linger_ns else None
@@ -641,7 +643,7 @@ class Session:
                 continue
             playback = record.playback
             quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
-            if quiet and now_ns >= playback.out_ns and not any(s.open and not s.background for s in record.stages):
+            if quiet and now_ns >= playback.out_ns and not record.busy:
                 self._close(turn, "done", now_ns)
 
     def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | str | None) -> None:

@@ -28,13 +28,8 @@ class Silence(NamedTuple):
     answered: bool
 
 
-class Cause(NamedTuple):
-    """One interval that may account for part of the silence, and the spans that show it."""
-
-    share: str
-    start_ns: int
-    end_ns: int
-    spans: tuple[SpanKey, ...] = ()
+Cause = tuple[str, int, int, tuple[SpanKey, ...]]
+"""One interval that may account for part of the silence: the share's name, start, end, and the spans that show it."""
 
 
 def real_speech_end(record: TurnRecord) -> tuple[int, str]:
@@ -81,12 +76,12 @@ def divide(silence: Silence, causes: list[Cause]) -> tuple[dict[str, int], list[
     shares: dict[str, int] = {}
     critical: list[SpanKey] = []
     cursor_ns = silence.start_ns
-    for cause in causes:
-        end_ns = min(cause.end_ns, silence.end_ns)
-        share_ns = end_ns - max(cause.start_ns, cursor_ns)
+    for share, start_ns, cause_end_ns, spans in causes:
+        end_ns = min(cause_end_ns, silence.end_ns)
+        share_ns = end_ns - max(start_ns, cursor_ns)
         if share_ns > 0:
-            shares[cause.share] = shares.get(cause.share, 0) + share_ns
-            critical += cause.spans
+            shares[share] = shares.get(share, 0) + share_ns
+            critical += spans
         cursor_ns = max(cursor_ns, end_ns)
     shares["unattributed"] = silence.end_ns - silence.start_ns - sum(shares.values())
     return shares, critical
@@ -104,7 +99,7 @@ def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
     playback = record.playback
     if playback.first_sent_ns is not None and playback.heard_ns is not None:
         spans = ((0, n.SPAN_PLAYBACK), (0, n.SPAN_PLAYBACK_START))
-        found.append(Cause("network", playback.first_sent_ns, playback.heard_ns, spans))
+        found.append(("network", playback.first_sent_ns, playback.heard_ns, spans))
     return found
 
 
@@ -118,16 +113,16 @@ def _listening(record: TurnRecord, silence: Silence, voice: StageRecord | None) 
         return found
     if record.committed_ns is not None:
         spans: tuple[SpanKey, ...] = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
-        found.append(Cause("endpoint", silence.start_ns, record.committed_ns, spans))
+        found.append(("endpoint", silence.start_ns, record.committed_ns, spans))
     if voice is not None and voice.component == "realtime":
         return found
     recognizer = record.last("asr")
     if record.transcript_ns is not None:
         spans = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
-        found.append(Cause("asr", silence.start_ns, record.transcript_ns, spans))
+        found.append(("asr", silence.start_ns, record.transcript_ns, spans))
     elif recognizer is not None:
         end_ns = recognizer.ended_by(record.closed_ns)
-        found.append(Cause("asr", silence.start_ns, end_ns, ((id(recognizer), n.SPAN_ASR),)))
+        found.append(("asr", silence.start_ns, end_ns, ((id(recognizer), n.SPAN_ASR),)))
     return found
 
 
@@ -139,18 +134,18 @@ def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Caus
     for stage in stages:
         end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
         if stage.component == "tool":
-            found.append(Cause("tool", stage.start_ns, end_ns, ((id(stage), n.SPAN_EXECUTE_TOOL),)))
+            found.append(("tool", stage.start_ns, end_ns, ((id(stage), n.SPAN_EXECUTE_TOOL),)))
         elif stage.component == "realtime":
-            found.append(Cause("realtime", stage.start_ns, end_ns, ((id(stage), n.SPAN_REALTIME),)))
+            found.append(("realtime", stage.start_ns, end_ns, ((id(stage), n.SPAN_REALTIME),)))
         elif stage is not stages[-1] or stage.first_ns is None:
-            found.append(Cause("llm", stage.start_ns, end_ns, ((id(stage), n.SPAN_LLM),)))
+            found.append(("llm", stage.start_ns, end_ns, ((id(stage), n.SPAN_LLM),)))
         else:
             llm = (id(stage), n.SPAN_LLM)
             first_ns = min(stage.first_ns, spoken_ns)
-            found.append(Cause("llm", stage.start_ns, first_ns, (llm, (id(stage), n.SPAN_LLM_TTFT))))
+            found.append(("llm", stage.start_ns, first_ns, (llm, (id(stage), n.SPAN_LLM_TTFT))))
             handed_ns = record.handed_over(stage)
             end_ns = spoken_ns if handed_ns is None else min(handed_ns, spoken_ns)
-            found.append(Cause("sentence", first_ns, end_ns, (llm, (id(stage), n.SPAN_LLM_FIRST_SENTENCE))))
+            found.append(("sentence", first_ns, end_ns, (llm, (id(stage), n.SPAN_LLM_FIRST_SENTENCE))))
     return found
 
 
@@ -168,18 +163,18 @@ def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
 def _speaking(record: TurnRecord, voice: StageRecord) -> list[Cause]:
     """The synthesis that was heard first, with the attempts that failed before it, and the way to the line."""
     found = [
-        Cause("tts", other.began_ns, other.ended_by(record.closed_ns), ((id(other), n.SPAN_TTS),))
+        ("tts", other.began_ns, other.ended_by(record.closed_ns), ((id(other), n.SPAN_TTS),))
         for other in record.stages
         if other.component == "tts" and other.failed and other.start_ns <= voice.start_ns and other is not voice
     ]
     first_ns = voice.first_ns if voice.first_ns is not None else voice.ended_by(record.closed_ns)
     if voice.component == "realtime":
         spans = ((id(voice), n.SPAN_REALTIME), (id(voice), n.SPAN_REALTIME_FIRST_AUDIO))
-        found.append(Cause("realtime", voice.began_ns, first_ns, spans))
+        found.append(("realtime", voice.began_ns, first_ns, spans))
     else:
         spans = ((id(voice), n.SPAN_TTS), (id(voice), n.SPAN_TTS_FIRST_AUDIO))
-        found.append(Cause("tts", voice.began_ns, first_ns, spans))
+        found.append(("tts", voice.began_ns, first_ns, spans))
     sent_ns = record.playback.first_sent_ns
     if voice.first_ns is not None and sent_ns is not None:
-        found.append(Cause("send", voice.first_ns, sent_ns))
+        found.append(("send", voice.first_ns, sent_ns, ()))
     return found

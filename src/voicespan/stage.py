@@ -93,7 +93,7 @@ class Stage:
                 self._scope = None
             if error is not None:
                 self._left_by(error)
-            self.end()
+            self._end(None)
         except Exception as failure:
             swallowed("stage end", failure)
 
@@ -105,10 +105,15 @@ class Stage:
     @guarded
     def end(self, at: int | None = None) -> None:
         """End the operation; `at` as in every mark is `time.monotonic_ns()` of this machine. The first call counts."""
-        record = self._live()
+        self._end(at)
+
+    def _end(self, at: int | None) -> None:
+        record, turn = self._live(), self._turn
         if record is not None:
-            record.end_ns = max(record.start_ns, self._turn.moment(at, "stage.end") or self._turn.now_ns())
-            self._turn.stage_ended(record)
+            now_ns = turn.now_ns()
+            moment_ns = now_ns if at is None else turn.moment(at, "stage.end") or now_ns
+            record.end_ns = max(record.start_ns, moment_ns)
+            turn.stage_ended(record, now_ns)
 
     @guarded
     def fail(self, error: BaseException | str) -> None:
@@ -161,7 +166,7 @@ class Stage:
         record, turn = self._record, self._turn
         if record.end_ns is not None:
             return None
-        if not turn.open and record.component != "tool":
+        if (turn.record.close is not None or turn.dropped) and record.component != "tool":
             diagnostics.counters.add("mark.late")
             return None
         return record
@@ -257,19 +262,14 @@ class Llm(Stage):
 
     __slots__ = ()
 
-    @guarded
     def token(self, count: int = 1, at: int | None = None) -> None:
         """Say that a token (or `count` of them) has come."""
-        moment_ns = self._turn.moment(at, "llm.token")
-        record = self._live()
-        if moment_ns is None or record is None:
-            return
-        moment_ns = max(moment_ns, record.start_ns)
-        if record.first_ns is None:
-            record.first_ns = moment_ns
-        record.last_ns = max(moment_ns, record.last_ns or moment_ns)
-        record.last_wait_ns = record.consumer_wait_ns
-        record.count += count
+        try:
+            record = self._live()
+            if record is not None and record.produced(self._turn.moment(at, "llm.token")):
+                record.count += count
+        except Exception as error:
+            swallowed("Llm.token", error)
 
     @guarded
     def sentence(self, at: int | None = None) -> None:
@@ -351,22 +351,17 @@ class _Speaking(Stage):
         """Whether a frame has come out."""
         return self._record.first_ns is not None
 
-    @guarded
     def audio(self, seconds: float | None = None, *, frames: int = 1, at: int | None = None) -> None:
         """Say that a frame of audio has come out; `seconds` is its length where known."""
-        moment_ns = self._turn.moment(at, "tts.audio")
-        record = self._live()
-        if moment_ns is None or record is None:
-            return
-        moment_ns = max(moment_ns, record.start_ns)
-        if record.first_ns is None:
-            record.first_ns = moment_ns
-        record.last_ns = max(moment_ns, record.last_ns or moment_ns)
-        record.last_wait_ns = record.consumer_wait_ns
-        record.count += frames
-        if seconds is not None:
-            record.audio_ns += round(seconds * 1e9)
-        self._turn.voice_speaks(record)
+        try:
+            record = self._live()
+            if record is not None and record.produced(self._turn.moment(at, "tts.audio")):
+                record.count += frames
+                if seconds is not None:
+                    record.audio_ns += round(seconds * 1e9)
+                self._turn.voice_speaks(record)
+        except Exception as error:
+            swallowed(f"{type(self).__name__}.audio", error)
 
     def stream(self, source: Source) -> Source:
         """Return the synthesizer's stream, watched: first and last frame, end, failure and cancellation.

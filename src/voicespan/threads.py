@@ -44,24 +44,23 @@ def install() -> None:
 class Work:
     """A function, to be called in what was current when it was given away."""
 
-    __slots__ = ("_bound", "_context", "_function", "_subject")
+    __slots__ = ("_context", "_function", "_scope")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._context = otel_context.get_current()
-        self._bound = context.bound()
-        self._subject = context.subject()
+        self._scope = context.scope()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it, and leave the thread as it was."""
-        before, bound, subject = otel_context.get_current(), context.bound(), context.subject()
+        before, scope = otel_context.get_current(), context.scope()
         otel_context.attach(self._context)
-        context.bind(self._bound, self._subject)
+        context.bind(self._scope)
         try:
             return self._function(*args, **kwargs)
         finally:
             otel_context.attach(before)
-            context.bind(bound, subject)
+            context.bind(scope)
 
 
 def _submit(wrapped: Any, _executor: Any, args: Any, kwargs: Any) -> Any:

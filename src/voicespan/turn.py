@@ -156,7 +156,7 @@ class Turn:
         record = self._live("committed")
         if record is None:
             return
-        moment_ns = self.moment(at, "committed")
+        moment_ns = None if at is None else self.moment(at, "committed")
         with self._session.lock:
             if record.committed_ns is None and record.trigger is None:
                 decided_ns = moment_ns if moment_ns is not None else record.active_ns
@@ -289,17 +289,16 @@ class Turn:
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
-                if self.recording:
+                if self._session.recorder.enabled:
                     stage.task = begun(component)
             else:
                 diagnostics.counters.add("stage.over_limit")
         return stage
 
-    @guarded
-    def stage_ended(self, stage: StageRecord) -> None:
+    def stage_ended(self, stage: StageRecord, now_ns: int) -> None:
         """Note the end of a stage; a tool that outlived its turn is reported now."""
         record = self.record
-        record.active_ns = self._now()
+        record.active_ns = now_ns
         self.task_over(stage)
         if record.close is not None and stage.component == "tool" and not self.dropped:
             self._session.recorder.late(record, stage)
@@ -607,7 +606,7 @@ class Turn:
         record = self._live("end")
         if record is None:
             return
-        moment_ns = self.moment(at, "end")
+        moment_ns = None if at is None else self.moment(at, "end")
         with self._session.lock:
             if record.ended_ns is None:
                 record.ended_ns = moment_ns if moment_ns is not None else record.active_ns

@@ -34,14 +34,18 @@ TEXTS = st.one_of(
     st.sampled_from(["", "websocket", "llm", "ü", "🎙️", "x" * 127, "x" * 128, "x" * 300, *SECRETS]),
 )
 KEYS = st.one_of(
-    st.sampled_from(["session.id", "gen_ai.conversation.id", "voice.component", "gen_ai.request.model", "a", "k" * 200]),
+    st.sampled_from(
+        ["session.id", "gen_ai.conversation.id", "voice.component", "gen_ai.request.model", "a", "k" * 200]
+    ),
     st.text(min_size=1, max_size=5),
 ).filter(lambda key: not wire.verdicts[key])
 INTEGERS = st.one_of(
     st.sampled_from([0, 1, -1, 127, 128, 16_383, 16_384, 2**31, 2**62, 2**63 - 1, -(2**63)]),
     st.integers(-(2**63), 2**63 - 1),
 )
-VALUES = st.one_of(TEXTS, st.booleans(), INTEGERS, st.floats(allow_nan=False), st.sampled_from([0.0, -0.0, inf, 1e-300]))
+VALUES = st.one_of(
+    TEXTS, st.booleans(), INTEGERS, st.floats(allow_nan=False), st.sampled_from([0.0, -0.0, inf, 1e-300])
+)
 ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=5)
 TIMES = st.integers(0, 2**64 - 1)
 SPAN_IDS = st.integers(1, 2**64 - 1)
@@ -165,7 +169,11 @@ def test_no_secret_is_written_anywhere(secret: str) -> None:
     """Name, attributes, events, links and status message are redacted; so is a session id, with a digest."""
     own = {"a": secret, "session.id": secret}
     turn = a_turn(
-        name=secret, error=secret, attributes=own, events=(Event(secret, 1, own),), links=(Link(SpanContext(1, 2), own),)
+        name=secret,
+        error=secret,
+        attributes=own,
+        events=(Event(secret, 1, own),),
+        links=(Link(SpanContext(1, 2), own),),
     )
     pair = Pair()
     assert secret.encode() not in pair.written_bytes(turn)
@@ -188,7 +196,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         turn = a_turn(name=f"n{number}", attributes={"a": f"v{number}", "b": number, f"c{number}": 1.5})
         assert pair.written(turn) == pair.encoded(turn)
     writer = pair._writer
-    known = [writer._names, writer._events, writer._errors, writer._doubles, *writer._values.values()]
+    known = [writer._names, writer._events, writer._errors, writer._doubles, writer._strings, *writer._values.values()]
     assert all(len(remembered) <= 20 for remembered in known)
     pair.written(a_turn(attributes={"a": "x" * 100_000}))
     assert max(len(value) for remembered in known for value in remembered.values()) < 1000

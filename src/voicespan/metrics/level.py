@@ -24,6 +24,15 @@ PEAK_S = 5.0
 """A peak is told by every collection that comes within this time, so that two readers see the same."""
 
 
+class _Cell:
+    """The number of one set of labels, and how large it was."""
+
+    __slots__ = ("before", "ever", "most", "now")
+
+    def __init__(self) -> None:
+        self.now = self.most = self.before = self.ever = 0
+
+
 class Level:
     """A number for each set of labels; never below zero."""
 
@@ -33,10 +42,7 @@ class Level:
     def start(self) -> None:
         """Begin at zero, with a lock of one's own: also in the child of a fork."""
         self._lock = threading.Lock()
-        self._now: dict[Key, int] = {}
-        self._most: dict[Key, int] = {}
-        self._before: dict[Key, int] = {}
-        self._ever: dict[Key, int] = {}
+        self._cells: dict[Key, _Cell] = {}
         self._since_s = time.monotonic()
 
     def up(self, attributes: dict[str, Value | None]) -> Key:
@@ -45,17 +51,22 @@ class Level:
 
     def up_by(self, key: Key) -> Key:
         """Count one more of a set of labels that is known to be bounded."""
+        cell = self._cells.get(key) or self._cells.setdefault(key, _Cell())
         with self._lock:
-            now = self._now[key] = self._now.get(key, 0) + 1
-            if now > self._most.get(key, 0):
-                self._most[key] = now
-                self._ever[key] = max(now, self._ever.get(key, 0))
+            cell.now += 1
+            if cell.now > cell.most:
+                cell.most = cell.now
+                cell.ever = max(cell.ever, cell.now)
         return key
 
     def down(self, key: Key) -> None:
         """Count one less."""
+        cell = self._cells.get(key)
+        if cell is None:
+            return
         with self._lock:
-            self._now[key] = max(0, self._now.get(key, 0) - 1)
+            if cell.now:
+                cell.now -= 1
 
     @contextmanager
     def held(self, attributes: dict[str, Value | None]) -> Iterator[None]:
@@ -69,19 +80,20 @@ class Level:
     def now(self) -> dict[Key, int]:
         """Return the numbers, also those that are zero again."""
         with self._lock:
-            return dict(self._now)
+            return {key: cell.now for key, cell in self._cells.items()}
 
     def ever(self) -> dict[Key, int]:
         """Return the largest numbers since the start."""
         with self._lock:
-            return dict(self._ever)
+            return {key: cell.ever for key, cell in self._cells.items()}
 
     def peaks(self) -> dict[Key, int]:
         """Return the largest numbers since the collection before."""
         with self._lock:
-            found = {key: max(most, self._before.get(key, 0)) for key, most in self._most.items()}
+            found = {key: max(cell.most, cell.before) for key, cell in self._cells.items()}
             if time.monotonic() - self._since_s >= PEAK_S:
-                self._before, self._most = self._most, dict(self._now)
+                for cell in self._cells.values():
+                    cell.before, cell.most = cell.most, cell.now
                 self._since_s = time.monotonic()
             return found
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, Tracer, TracerProvider, sampling
 
 from voicespan.guard import swallowed
+from voicespan.sdk.batch import Weight
 
 if TYPE_CHECKING:
     from voicespan.finished import FinishedTurn
     from voicespan.sdk.export import Written
-    from voicespan.sdk.wire import Frame, Writer
+    from voicespan.sdk.wire import Frame
 
 
 class Processor(Protocol):
@@ -34,46 +35,50 @@ class Direct:
 
     def __init__(self, provider: TracerProvider, tracer: object) -> None:
         self._provider = provider
-        self._tracer = tracer
+        self._tracer: Any = tracer
         self._seen: object = None
-        self._processor: Processor | None = None
-        self._writer: Writer | None = None
-        self._frame: Frame | None = None
+        self._way: _Way | None = None
 
     def take(self, turn: FinishedTurn) -> bool:
         """Write the turn and queue it; return False, and do nothing, where it has to become spans."""
         try:
-            processor = self._current()
-            if processor is None:
+            there = getattr(getattr(self._provider, "_active_span_processor", None), "_span_processors", None)
+            if there is not self._seen:  # looked at again whenever somebody has added one
+                processor = _only(self._provider, self._tracer, there)
+                self._way = None if processor is None else _Way(processor, self._tracer)
+                self._seen = there
+            # A tracer may be switched off, and on again.
+            if self._way is None or not self._tracer._is_enabled():  # noqa: SLF001
                 return False
-            return self._write(processor, turn)
+            return self._way.take(turn)
         except Exception as error:
             swallowed("writing a turn", error)
             return False
 
-    def _current(self) -> Processor | None:
-        """The processor that takes turns; looked for again whenever somebody has added one."""
-        there = getattr(getattr(self._provider, "_active_span_processor", None), "_span_processors", None)
-        if there is not self._seen:
-            self._seen, self._processor = there, _only(self._provider, self._tracer, there)
-            self._writer = None
-        # A tracer may be switched off, and on again.
-        return self._processor if self._processor is not None and self._tracer._is_enabled() else None  # type: ignore[attr-defined]  # noqa: SLF001
 
-    def _write(self, processor: Processor, turn: FinishedTurn) -> bool:
-        from voicespan.sdk.export import Written
-        from voicespan.sdk.wire import Frame, Unfit, Writer
+class _Way:
+    """From turns to the queue of one processor."""
 
-        tracer: Any = self._tracer
-        if self._writer is None:
-            self._writer = Writer(tracer._span_limits, content=processor.content)  # noqa: SLF001
-        if self._frame is None or self._frame.resource is not tracer.resource:  # the child of a fork has another one
-            self._frame = Frame(tracer.resource, tracer._instrumentation_scope)  # noqa: SLF001
+    def __init__(self, processor: Processor, tracer: Any) -> None:
+        from voicespan.sdk import export, wire
+
+        self._tracer = tracer
+        self._take = processor.take_turn
+        self._writer = wire.Writer(tracer._span_limits, content=processor.content)  # noqa: SLF001
+        self._unfit, self._written, self._frame_of = wire.Unfit, export.Written, wire.Frame
+        self._frame = self._new_frame()
+
+    def _new_frame(self) -> Frame:
+        return self._frame_of(self._tracer.resource, self._tracer._instrumentation_scope)  # noqa: SLF001
+
+    def take(self, turn: FinishedTurn) -> bool:
+        if self._frame.resource is not self._tracer.resource:  # the child of a fork has another one
+            self._frame = self._new_frame()
         try:
             spans = self._writer.spans(turn)
-        except Unfit:
+        except self._unfit:
             return False
-        processor.take_turn(Written(self._frame, spans, len(turn.spans)))
+        self._take(self._written(self._frame, spans, Weight(len(turn.spans), len(spans))))
         return True
 
 

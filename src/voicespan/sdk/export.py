@@ -162,12 +162,12 @@ class Written(NamedTuple):
 
     frame: Frame
     spans: bytes
-    count: int
+    weight: Weight
 
 
 def weigh(item: ReadableSpan | Written) -> Weight:
     """Return how many spans an item of the queue is."""
-    return Weight(item.count, len(item.spans)) if isinstance(item, Written) else _A_SPAN
+    return item.weight if isinstance(item, Written) else _A_SPAN
 
 
 _A_SPAN = Weight()

@@ -43,15 +43,19 @@ _FLAGS = b"\x85\x01\x00\x01\x00\x00"
 _END = b"\x7a\x00" + _FLAGS
 """Status and flags of a span that did not fail."""
 _LINK_FLAGS = b"\x35\x00\x01\x00\x00"
+_CHILD = struct.Struct(">20sQHQ").pack
+"""Trace id, span id, and the parent's with its tag."""
+_ROOT = struct.Struct(">20sQ").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _MOMENT = struct.Struct("<BQ").pack
 _DOUBLE = struct.Struct("<d").pack
 _NO_VALUE = (TypeError, ValueError, OverflowError, struct.error)
 """What a value raises that is none of OTLP: half a surrogate pair, a time before 1970, a name that is no text."""
+_USUAL = 1 << 10
 _LENGTHS = tuple(bytes((number,)) for number in range(_ONE_BYTE))
 
 
-class Unfit(Exception):  # noqa: N818 - nothing has gone wrong
+class Unfit(Exception):
     """Not to be written here: the SDK's own way knows what to do with it."""
 
 
@@ -67,6 +71,10 @@ def varint(number: int) -> bytes:
 def field(tag: bytes, value: bytes) -> bytes:
     """Return a field with a length."""
     return tag + varint(len(value)) + value
+
+
+_SPAN_OF = tuple([b"\x12" + varint(length) for length in range(_USUAL)])
+"""How a span of this length begins, in a `ScopeSpans`."""
 
 
 class Remembered(dict[_Key, bytes]):
@@ -87,7 +95,7 @@ class Remembered(dict[_Key, bytes]):
 
 
 class _ByType(dict[type, Remembered[tuple[str, Any]]]):
-    """What writes attributes, by the type of the value."""
+    """What writes attributes of further types."""
 
     def __missing__(self, kind: type) -> Remembered[tuple[str, Any]]:
         raise Unfit
@@ -140,9 +148,8 @@ class Writer:
         self._names = Remembered(_name)
         self._errors = Remembered(_error)
         self._events = Remembered(self._event_name)
-        self._values = _ByType(
-            {str: Remembered(self._string), bool: Remembered(self._truth), int: Remembered(self._integer)}
-        )
+        self._strings = Remembered(self._string)
+        self._values = _ByType({bool: Remembered(self._truth), int: Remembered(self._integer)})
         self._doubles = Remembered(self._double)
 
     def spans(self, turn: FinishedTurn) -> bytes:
@@ -157,23 +164,24 @@ class Writer:
             trace_id = b"\x0a\x10" + turn.trace_id.to_bytes(16, "big") + b"\x12\x08"
             for span in turn.spans:
                 written = self._span(trace_id, span)
-                parts += b"\x12", varint(len(written)), written
+                length = len(written)
+                parts.append(_SPAN_OF[length] if length < _USUAL else b"\x12" + varint(length))
+                parts.append(written)
         except _NO_VALUE as error:
             raise Unfit from error
         return b"".join(parts)
 
     def _span(self, trace_id: bytes, span: FinishedSpan) -> bytes:
-        parent_id = span.parent_id
+        attributes, parent_id = span.attributes, span.parent_id
         parts = [
-            trace_id,
-            span.span_id.to_bytes(8, "big"),
-            b"" if parent_id is None else b"\x22\x08" + parent_id.to_bytes(8, "big"),
+            _ROOT(trace_id, span.span_id) if parent_id is None else _CHILD(trace_id, span.span_id, 0x2208, parent_id),
             self._names[span.name, span.kind],
             _TIMES(0x39, span.start_ns, 0x41, span.end_ns),
         ]
-        if len(span.attributes) > self._most_attributes:
-            raise Unfit
-        parts += self._attributes(span.attributes)
+        if attributes:
+            if len(attributes) > self._most_attributes:
+                raise Unfit
+            parts += self._attributes(attributes)
         if span.events:
             if len(span.events) > self._most_events:
                 raise Unfit
@@ -188,9 +196,13 @@ class Writer:
 
     def _attributes(self, attributes: Attributes) -> list[bytes]:
         """The attributes as fields of a span."""
-        values, doubles = self._values, self._doubles
+        strings, doubles, values = self._strings, self._doubles, self._values
         return [
-            doubles[key] + _DOUBLE(value) if type(value) is float else values[type(value)][key, value]
+            strings[key, value]
+            if (kind := type(value)) is str
+            else doubles[key] + _DOUBLE(value)  # type: ignore[arg-type]
+            if kind is float
+            else values[kind][key, value]
             for key, value in attributes.items()
         ]
 
