@@ -208,6 +208,20 @@ def test_queries_follow_the_choice_of_a_service() -> None:
             assert chosen or about_the_collector or constant or query == "${trace}", panel["title"]
 
 
+def test_legends_say_what_the_query_gives() -> None:
+    """Every label of a legend is one that the query keeps; a process is told by its service, and by a short id."""
+    for uid, panel in all_panels():
+        for target in panel["targets"]:
+            named = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
+            kept = re.findall(r" by \(([^)]*)\)", target.get("expr", ""))
+            made = set(re.findall(r'label_replace\(.*?, "(\w+)"', target.get("expr", "")))
+            labels = {label.strip() for group in kept for label in group.split(",")} | made
+            assert not kept or panel["type"] == "heatmap" or named <= labels, (uid, panel["title"])
+            if q.INSTANCE in named and "otelcol_" not in target["expr"]:
+                assert q.JOB in named, (uid, panel["title"])
+                assert any(each["id"] == "renameByRegex" for each in panel["transformations"]), (uid, panel["title"])
+
+
 def test_latency_has_exemplars() -> None:
     """Every panel with a quantile over time, and every heatmap, has dots that open traces."""
     for uid, panel in all_panels():

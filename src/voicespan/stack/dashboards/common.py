@@ -148,7 +148,7 @@ def count(
 
 
 def level(
-    of: Filter, metric: str, title: str, description: str, unit: str, *, by: Sequence[str] = (q.INSTANCE,), **style: Any
+    of: Filter, metric: str, title: str, description: str, unit: str, *, by: Sequence[str] = p.PROCESS, **style: Any
 ) -> Panel:
     """Return a state that services report."""
     return p.lines(title, description, q.total(of.metric(metric), by), unit, by=by, **style)

@@ -135,9 +135,9 @@ def _processes(of: Filter, objectives: Objectives) -> tuple[Panel, ...]:
         p.lines(
             "CPU",
             "Cores that each process uses; one interpreter cannot use more than one.",
-            c.per_second(q.series(cpu), of.direct(cpu), (q.INSTANCE,)),
+            c.per_second(q.series(cpu), of.direct(cpu), p.PROCESS),
             "none",
-            by=(q.INSTANCE,),
+            by=p.PROCESS,
             line=c.limit(objectives, "HighCpu"),
         ),
         c.level(
@@ -153,7 +153,7 @@ def _processes(of: Filter, objectives: Objectives) -> tuple[Panel, ...]:
             n.METRIC_VOICE_EVENT_LOOP_DELAY,
             "Event loop",
             "How late timers run.",
-            by=(q.INSTANCE,),
+            by=p.PROCESS,
             line=c.limit(objectives, "EventLoopBlocked"),
         ),
         c.level(of, n.METRIC_VOICE_TASK_ACTIVE, "Work under way", "By component.", "none", by=(c.COMPONENT,), width=12),
@@ -232,7 +232,7 @@ def operations(objectives: Objectives) -> Board:
             "GPU",
             "Share of time that each device was busy.",
             "percentunit",
-            by=(q.INSTANCE, q.label(n.HW_ID)),
+            by=(*p.PROCESS, q.label(n.HW_ID)),
         ),
     )
     failed = p.trace_table(
@@ -318,7 +318,7 @@ def _health(objectives: Objectives) -> tuple[Panel, ...]:
             "How full the queue in front of each store is.",
             f"{size} / {capacity}",
             "percentunit",
-            by=("exporter",),
+            by=("exporter", "data_type"),
             line=c.limit(objectives, "CollectorQueueFilling"),
             most=1,
         ),

@@ -21,6 +21,15 @@ RATE = "$__rate_interval"
 EXEMPLARS = " Each dot is a turn: click it to open its trace."
 """What a panel with exemplars says of them."""
 
+PROCESS = (q.JOB, q.INSTANCE)
+"""The labels that tell one process from another; the second one alone is often no more than a long id."""
+
+_SHORT_IDS = {
+    "id": "renameByRegex",
+    "options": {"regex": "([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "renamePattern": "$1"},
+}
+"""The first eight characters of an id tell processes apart; all 36 would leave room for three names in a legend."""
+
 _COLOURS = {"p50": "green", "p90": "yellow", "p95": "orange", "p99": "red"}
 
 
@@ -125,6 +134,9 @@ def timeseries(
 ) -> Panel:
     """Return a panel of lines; `line` is drawn across it as a limit."""
     panel = _panel("timeseries", title, description, targets, width, height)
+    legends = [target.get("legendFormat", "") for target in targets]
+    if any(legend(q.INSTANCE) in each for each in legends):
+        panel["transformations"] = [_SHORT_IDS]
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
@@ -144,8 +156,7 @@ def timeseries(
     limits = {} if line is None else {"thresholds": _steps(("transparent", None), ("red", line))}
     highest = {} if most is None else {"max": most}
     field = _field(unit, min=0, color={"mode": "palette-classic"}, custom=custom, **limits, **highest)
-    legends = [target.get("legendFormat", "") for target in targets]
-    field["overrides"] = [_coloured(legend, _COLOURS[legend]) for legend in legends if legend in _COLOURS]
+    field["overrides"] = [_coloured(each, _COLOURS[each]) for each in legends if each in _COLOURS]
     options = {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},

@@ -492,7 +492,7 @@ def synthesis(objectives: Objectives) -> Board:
             "GPU",
             "Share of time that the GPU was busy.",
             "percentunit",
-            by=(q.INSTANCE, q.label(n.HW_ID)),
+            by=(*p.PROCESS, q.label(n.HW_ID)),
         ),
     )
     slow = p.trace_table(
