@@ -45,6 +45,18 @@ def test_filters_select_what_they_say(query: TurnQuery, stored: Stored) -> None:
     assert values == [*ordered, *[None] * (len(expected) - len(known))][: query.limit]
 
 
+def test_bounds_are_exact(stored: Stored) -> None:
+    """As long as a limit is not longer; who begins at a bound is within from there, and not until it."""
+    for each in stored.turns[:8]:
+        queries = [TurnQuery(stage=stage, over_ns=length, limit=1000) for stage, length in each.lengths.items()]
+        queries += [TurnQuery(slower_than_ns=each.lengths.get("response"), limit=1000)]
+        queries += [TurnQuery(since_ns=each.start_ns, limit=1000), TurnQuery(until_ns=each.start_ns, limit=1000)]
+        for query in queries:
+            expected = {other.trace_id for other in stored.matching(query)}
+            assert {row.trace_id for row in stored.reader.turns(query)} == expected
+            assert figures.figures(stored.reader, query)["turns"] == len(expected)
+
+
 def test_rows_are_those_of_the_spans(stored: Stored) -> None:
     """Every latency, share and label of every turn is what its raw spans say, however they were cut into requests."""
     rows = {row.trace_id: row for row in stored.reader.turns(TurnQuery(limit=1000))}

@@ -17,7 +17,7 @@ from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
-from .otlp import MS, Trace, request
+from .otlp import MS, Trace, request, turn
 from .pages import (
     MANY,
     add,
@@ -502,6 +502,22 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         expect_count(page, "#list tbody tr", 4)
         page.locator("#sort").select_option("llm")
         page.wait_for_selector("#list th[aria-sort=descending] button:has-text('llm')")
+
+
+@needs_chromium
+def test_turns_are_sorted_by_what_has_no_span(browser: Browser, receiver: Receiver) -> None:
+    """The share that left the server late, and the one that nothing explains, order the list and stand in it."""
+    made = [
+        turn(index, shares={"llm": 0.3, "send": late, "unattributed": 0.2 - late}, onset_ns=recent(index).onset_ns)
+        for index, late in enumerate((0.05, 0.15, 0.1))
+    ]
+    add(receiver, *made)
+    with opened(browser, receiver, "/?sort=send") as page:
+        found = page.locator("#list tbody tr")
+        assert [found.nth(i).get_attribute("data-turn") for i in range(3)] == [made[i].hex for i in (1, 2, 0)]
+        assert "150 ms" in found.nth(0).inner_text()
+        page.locator("#sort").select_option("unattributed")
+        page.wait_for_selector(f"#list tbody tr:first-child[data-turn='{made[0].hex}']")
 
 
 @needs_chromium

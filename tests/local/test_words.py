@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -510,7 +511,8 @@ DEMO = [
 
 def test_the_cause_of_every_turn_of_the_demo(tmp_path: Path) -> None:
     """Slow stages, a filler over a tool, an interruption, a retry, a failure: each turn is told as what it was."""
-    with gzip.open(Path(__file__).with_name("demo.json.gz")) as file, Store(tmp_path / "x.db") as store:
+    file = io.BytesIO(gzip.decompress(Path(__file__).with_name("demo.json.gz").read_bytes()))
+    with Store(tmp_path / "x.db") as store:
         intake = Intake(store)
         take_bytes(file, intake, Imported())
         intake.close()
