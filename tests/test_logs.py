@@ -500,6 +500,7 @@ def test_sessions_say_when_they_begin_and_end(lines: Lines, voice: VoiceRecorder
     assert (started["message"], started["event"], started["level"]) == ("Session started", "session.started", "INFO")
     assert (started["session_id"], started["transport"]) == ("call-7", "websocket")
     assert (ended["event"], ended["reason"]) == ("session.ended", "normal")
+    assert ended["trace_id"] == started["trace_id"]  # that of the connection, wherever the session ends
 
 
 @pytest.mark.covers("C-L16", "C-L19", "C-Q11", "C-Q12")
