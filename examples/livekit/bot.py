@@ -1,6 +1,6 @@
 """A voice agent for LiveKit, as its users write them: nothing here knows of voicespan.
 
-    pip install 'livekit-agents>=1.8'
+    pip install 'livekit-agents>=1.8.7'
     set -a; . ./service.env; set +a
     voicespan run -- python bot.py start
 

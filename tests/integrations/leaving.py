@@ -24,12 +24,12 @@ class Leaving:
         self.tracers = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
         self.loggers = LoggerProvider(resource=Resource({}), shutdown_on_exit=False)
         self._spans = {wanted: InMemorySpanExporter() for wanted in (False, True)}
-        self._logs = {wanted: InMemoryLogRecordExporter() for wanted in (False, True)}
+        self._logs = {wanted: InMemoryLogRecordExporter() for wanted in (False, True)}  # type: ignore[no-untyped-call]
         for wanted in (False, True):
             spans, logs = self._spans[wanted], self._logs[wanted]
             settings.reset(settings.Settings(content=wanted))
             self.tracers.add_span_processor(BatchProcessor(spans, target=TARGET, limits=Limits()))
-            maker = Maker(lambda logs=logs: logs, TARGET)  # type: ignore[arg-type, misc]
+            maker = Maker(lambda logs=logs: logs, TARGET)  # type: ignore[arg-type]
             self.loggers.add_log_record_processor(LogBatchProcessor(maker, Limits()))
         settings.reset()
 
@@ -44,7 +44,7 @@ class Leaving:
         self.loggers.force_flush()
         spans = [span.to_json() for span in self._spans[wanted].get_finished_spans()]
         logs = [each.log_record for each in self._logs[wanted].get_finished_logs()]
-        said = [f"{each.event_name} {each.body} {dict(each.attributes or {})}" for each in logs]
+        said = [f"{each.event_name} {each.body!s} {dict(each.attributes or {})}" for each in logs]
         return "\n".join(spans + said)
 
     def end(self) -> None:

@@ -162,6 +162,40 @@ async def test_a_provider_error(turns: Turns) -> None:
     assert not names(first) & {"realtime.first_audio", "playback"}
 
 
+async def test_an_abort_before_the_first_audio(turns: Turns) -> None:
+    """Speech before any audio supersedes the turn, which reports no audio and no interruption."""
+    async with Call(Answer(wait_s=5), Answer(0.6)).held(Service(RealtimeAgent(name="desk"))) as call:
+        await call.speak()
+        await call.journal.wait("request")
+        await asyncio.sleep(0.3)
+        await call.ask()
+        first, second = await turns.wait(2)
+    assert (first.outcome, first.root.attributes["voice.turn.no_reply.reason"]) == ("no_reply", "superseded")
+    assert not names(first) & {"realtime.first_audio", "playback", "voice.response", "barge_in"}
+    call.assert_span(first["voice.unanswered"], "silence", ("speech", 1))
+    call.assert_span(second["voice.response"], ("silence", 1), "heard")
+    assert second.outcome == "completed"
+
+
+async def test_two_calls_at_once(turns: Turns) -> None:
+    """Two sessions in one process keep their turns apart, each with its own times."""
+
+    async def one(wait_s: float, call: Call) -> None:
+        async with call.held(Service(RealtimeAgent(name="desk"))):
+            await asyncio.sleep(wait_s)
+            await call.ask()
+            await call.journal.wait("played out")
+            await asyncio.sleep(0.3)
+
+    first, second = Call(Answer(0.8)), Call(Answer(1.2))
+    second.server.calls = 1
+    await asyncio.gather(one(0, first), one(0.25, second))
+    found = {turn.root.attributes["session.id"]: turn for turn in await turns.wait(2)}
+    first.assert_answered(found["sess_1"])
+    second.assert_answered(found["sess_2"])
+    assert {turn.outcome for turn in found.values()} == {"completed"}
+
+
 async def test_a_typed_message(turns: Turns) -> None:
     """A message that is written has its turn from the moment when it was sent."""
     done = asyncio.Event()

@@ -229,7 +229,7 @@ async def test_a_failure(turns: Turns) -> None:
 @pytest.mark.parametrize("how", ["closed", "dropped", "cancelled"])
 async def test_a_stream_that_nobody_reads_to_its_end(turns: Turns, how: str) -> None:
     """A stream that is closed, dropped or cancelled half-way is cancelled work, and holds no turn open."""
-    async with provided(step_s=0.3) as (_, client), asked(turns):
+    async with provided(step_s=0.3) as (_, client), asked(turns) as asking:
         stream = await client.chat.completions.create(model="brain-1", messages=ASKED, stream=True)
         if how == "cancelled":
             with pytest.raises(TimeoutError):
@@ -244,6 +244,7 @@ async def test_a_stream_that_nobody_reads_to_its_end(turns: Turns, how: str) -> 
             del stream
             gc.collect()
             await raw.aclose()
+        assert [stage.open for stage in asking.record.stages] == [False]
     (turn,) = turns.all()
     assert turn["llm"].attributes["voice.stage.cancelled"] is True
     assert turn["llm"].error is None

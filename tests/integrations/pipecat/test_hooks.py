@@ -268,7 +268,9 @@ async def test_two_bridges_without_a_name(turns: Turns) -> None:
     agent = PipelineWorker(Pipeline([Call().model]), name="agent", bridged=())
     for worker in (*phones, agent):
         worker._bus = runner.bus
-    watches = [attach._watch(worker, list(attach._leaves(worker.pipeline))) for worker in phones]
+    found = [attach._watch(worker, list(attach._leaves(worker.pipeline))) for worker in phones]
+    watches = [watch for watch in found if watch is not None]
+    assert len(watches) == 2
     bridged = attach._watch(agent, list(attach._leaves(agent.pipeline)))
     assert isinstance(bridged, attach.Bridged)
     assert bridged._watch() is watches[1]

@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-REQUIREMENT = "livekit-agents >= 1.8, < 2"
+REQUIREMENT = "livekit-agents >= 1.8.7, < 2"
 
 
 class LiveKitInstrumentor(BaseInstrumentor):  # type: ignore[misc]
