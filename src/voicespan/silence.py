@@ -162,7 +162,7 @@ def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
 
 def _speaking(record: TurnRecord, voice: StageRecord) -> list[Cause]:
     """The synthesis that was heard first, with the attempts that failed before it, and the way to the line."""
-    found = [
+    found: list[Cause] = [
         ("tts", other.began_ns, other.ended_by(record.closed_ns), ((id(other), n.SPAN_TTS),))
         for other in record.stages
         if other.component == "tts" and other.failed and other.start_ns <= voice.start_ns and other is not voice

@@ -265,8 +265,8 @@ class Llm(Stage):
     def token(self, count: int = 1, at: int | None = None) -> None:
         """Say that a token (or `count` of them) has come."""
         try:
-            record = self._live()
-            if record is not None and record.produced(self._turn.moment(at, "llm.token")):
+            record, turn = self._live(), self._turn
+            if record is not None and record.produced(turn.now_ns() if at is None else turn.moment(at, "llm.token")):
                 record.count += count
         except Exception as error:
             swallowed("Llm.token", error)
@@ -354,12 +354,12 @@ class _Speaking(Stage):
     def audio(self, seconds: float | None = None, *, frames: int = 1, at: int | None = None) -> None:
         """Say that a frame of audio has come out; `seconds` is its length where known."""
         try:
-            record = self._live()
-            if record is not None and record.produced(self._turn.moment(at, "tts.audio")):
+            record, turn = self._live(), self._turn
+            if record is not None and record.produced(turn.now_ns() if at is None else turn.moment(at, "tts.audio")):
                 record.count += frames
                 if seconds is not None:
                     record.audio_ns += round(seconds * 1e9)
-                self._turn.voice_speaks(record)
+                turn.voice_speaks(record)
         except Exception as error:
             swallowed(f"{type(self).__name__}.audio", error)
 

@@ -45,12 +45,12 @@ class Turn:
     __slots__ = (
         "__weakref__",
         "_context",
-        "_now",
         "_session",
         "agent",
         "counted",
         "dropped",
         "noted",
+        "now_ns",
         "over",
         "pending",
         "record",
@@ -59,7 +59,8 @@ class Turn:
 
     def __init__(self, session: Session, record: TurnRecord) -> None:
         self._session = session
-        self._now = session.recorder.clock.monotonic_ns
+        self.now_ns = session.recorder.clock.monotonic_ns
+        """The session's monotonic time."""
         self._context: trace.SpanContext | None = None
         self.record = record
         self.voice: StageRecord | None = None
@@ -269,7 +270,7 @@ class Turn:
         name: str | None = None,
         at: int | None = None,
     ) -> StageRecord:
-        now_ns = self._now()
+        now_ns = self.now_ns()
         start_ns = now_ns if at is None else self.moment(at, component) or now_ns
         attributes: dict[str, finished.AttributeValue] = {}
         if model is not None:
@@ -318,7 +319,7 @@ class Turn:
             if record.close is not None:
                 diagnostics.counters.add("mark.late")
                 return
-            now_ns = self._now() if at is None else self.moment(at, "audio_sent")
+            now_ns = self.now_ns() if at is None else self.moment(at, "audio_sent")
             if now_ns is None:
                 return
             barge_in = record.barge_in
@@ -636,13 +637,9 @@ class Turn:
         """Return those of the session."""
         return self.session.circumstances()
 
-    def now_ns(self) -> int:
-        """Return the session's monotonic time."""
-        return self._now()
-
     def moment(self, at: int | None, mark: str) -> int | None:
         """Return the time of a mark: now, or `at` where it can be true; None where it is refused."""
-        now_ns = self._now()
+        now_ns = self.now_ns()
         if at is None:
             return now_ns
         why = None
@@ -671,7 +668,7 @@ class Turn:
         if record.close is not None or self.dropped:
             diagnostics.counters.add("mark.late")
             return None
-        record.active_ns = self._now() if now_ns is None else now_ns
+        record.active_ns = self.now_ns() if now_ns is None else now_ns
         return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -14,7 +14,7 @@ from voicespan.sdk import scrub
 from voicespan.sdk.wire import Frame, Writer
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, Tracer
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from voicespan.finished import FinishedTurn
 
@@ -39,7 +39,7 @@ class Pair:
         self._provider.add_span_processor(self._kept)
         self._emitter = SpanEmitter(self._provider)
         self._content = content
-        tracer: Any = cast("Tracer", self._emitter._tracer)
+        tracer: Any = self._emitter._tracer
         self._writer = Writer(tracer._span_limits, content=content)
         self._frame = Frame(tracer.resource, tracer._instrumentation_scope)
 

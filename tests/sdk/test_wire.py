@@ -16,6 +16,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext as Identity
 
 from voicespan import diagnostics
+from voicespan.content_names import MESSAGES, is_content
 from voicespan.finished import Event, FinishedSpan, FinishedTurn, Link, SpanContext
 from voicespan.sdk import wire
 from voicespan.sdk.wire import Frame, Unfit, varint
@@ -29,16 +30,16 @@ SECRETS = [
     "bob@example.com", "call sip:bob@example.com now", "+49 170 1234567", "card 4111 1111 1111 1111", "078-05-1120",
     "Bearer abcdefghijk", "/voicepacks/acme/bob/ref/1.wav",
 ]  # fmt: skip
-TEXTS = st.one_of(
+TEXTS: st.SearchStrategy[str] = st.one_of(
     st.text(max_size=5),
     st.sampled_from(["", "websocket", "llm", "ü", "🎙️", "x" * 127, "x" * 128, "x" * 300, *SECRETS]),
 )
-KEYS = st.one_of(
+KEYS: st.SearchStrategy[str] = st.one_of(
     st.sampled_from(
         ["session.id", "gen_ai.conversation.id", "voice.component", "gen_ai.request.model", "a", "k" * 200]
     ),
     st.text(min_size=1, max_size=5),
-).filter(lambda key: not wire.verdicts[key])
+).filter(lambda key: not is_content(key))
 INTEGERS = st.one_of(
     st.sampled_from([0, 1, -1, 127, 128, 16_383, 16_384, 2**31, 2**62, 2**63 - 1, -(2**63)]),
     st.integers(-(2**63), 2**63 - 1),
@@ -50,7 +51,7 @@ ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=5)
 TIMES = st.integers(0, 2**64 - 1)
 SPAN_IDS = st.integers(1, 2**64 - 1)
 TRACE_IDS = st.integers(1, 2**128 - 1)
-NAMES = TEXTS.filter(lambda name: name not in wire.MESSAGES)
+NAMES: st.SearchStrategy[str] = TEXTS.filter(lambda name: name not in MESSAGES)
 EVENTS = st.builds(Event, NAMES, TIMES, ATTRIBUTES)
 LINKS = st.builds(Link, st.builds(SpanContext, TRACE_IDS, SPAN_IDS), ATTRIBUTES)
 SPANS = st.builds(
@@ -196,7 +197,14 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         turn = a_turn(name=f"n{number}", attributes={"a": f"v{number}", "b": number, f"c{number}": 1.5})
         assert pair.written(turn) == pair.encoded(turn)
     writer = pair._writer
-    known = [writer._names, writer._events, writer._errors, writer._doubles, writer._strings, *writer._values.values()]
+    known: list[dict[Any, bytes]] = [
+        writer._names,
+        writer._events,
+        writer._errors,
+        writer._doubles,
+        writer._strings,
+        *writer._values.values(),
+    ]
     assert all(len(remembered) <= 20 for remembered in known)
     pair.written(a_turn(attributes={"a": "x" * 100_000}))
     assert max(len(value) for remembered in known for value in remembered.values()) < 1000

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from voicespan.diagnostics import Counters, counters, number, say
 from voicespan.sdk.latch import Latch
@@ -86,7 +86,8 @@ class Refusal:
     passing: bool = False
 
 
-class Weight(NamedTuple):
+@dataclass(slots=True)
+class Weight:
     """How many one item stands for, and its size in bytes where that is known."""
 
     count: int = 1

@@ -358,7 +358,7 @@ class BatchProcessor(SpanProcessor):
     ) -> None:
         self.takes_turns = BodySender.fits(exporter)
         """Whether it takes what a `wire.Writer` wrote, beside the spans of the SDK."""
-        make: type[ExporterSender[ReadableSpan | Written]] = BodySender if self.takes_turns else ExporterSender
+        make: type[ExporterSender[Any]] = BodySender if self.takes_turns else ExporterSender
         sender = make(exporter, target or type(exporter).__name__, remake, scrub=scrub.spans)
         self.content = sender.content
         limits = limits or Limits.read(os.environ, "OTEL_BSP", batch=BodySender.BATCH if self.takes_turns else 64)

@@ -148,7 +148,7 @@ class Writer:
         self._names = Remembered(_name)
         self._errors = Remembered(_error)
         self._events = Remembered(self._event_name)
-        self._strings = Remembered(self._string)
+        self._strings: Remembered[tuple[str, Any]] = Remembered(self._string)
         self._values = _ByType({bool: Remembered(self._truth), int: Remembered(self._integer)})
         self._doubles = Remembered(self._double)
 
@@ -200,7 +200,7 @@ class Writer:
         return [
             strings[key, value]
             if (kind := type(value)) is str
-            else doubles[key] + _DOUBLE(value)  # type: ignore[arg-type]
+            else doubles[key] + _DOUBLE(value)
             if kind is float
             else values[kind][key, value]
             for key, value in attributes.items()
