@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import voicespan
 from voicespan import diagnostics
-from voicespan.client.endpoint import CLOCK_HEADER, Limits, Taken, openapi
+from voicespan.client.endpoint import Limits, Taken, openapi
+from voicespan.client.forward import CLOCK_HEADER
 from voicespan.client.rate import Rate
 from voicespan.client.report import MalformedReportError, Report, read
 

@@ -75,10 +75,11 @@ def test_a_mark_joins_the_turn_of_another_process() -> None:
             assert answer.status_code == 204
             wait_for(lambda: turn.record.playback.heard_ns)
         finished = behind.finished(turn.trace_id)
-    assert turn.record.playback.heard_ns == pytest.approx(heard_ns, abs=2 * MS)
     response = next(span for span in finished.spans if span.name == n.SPAN_RESPONSE)
     assert response.attributes[n.VOICE_MEASUREMENT_POINT] == "client"
-    assert float(response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S]) >= 0.002  # type: ignore[arg-type]
+    bound_ns = float(response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S]) * 1e9  # type: ignore[arg-type]
+    assert bound_ns >= 2 * MS, "the page's own exchange took four milliseconds"
+    assert turn.record.playback.heard_ns == pytest.approx(heard_ns, abs=bound_ns)
     assert len([each for each in behind.taken if each.report.turns]) == 1
 
 

@@ -234,7 +234,7 @@ def test_the_heard_silence_is_what_was_recorded(conversation: Conversation, inde
     """`voice.response` is measured in the page, from the last sound of the user to the first of the agent."""
     (response,) = of(conversation.turn(index), n.SPAN_RESPONSE)
     assert response.attributes[n.VOICE_MEASUREMENT_POINT] == "client"
-    bound_ms = 1000 * float(response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S])
+    bound_ms = 1000 * float(response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S])  # type: ignore[arg-type]
     question, answer = conversation.exchange(index)
     recorded_ms = answer[0] - question[1]
     assert (response.end_ns - response.start_ns) / NS_PER_MS == pytest.approx(recorded_ms, abs=max(20, bound_ms))
