@@ -146,6 +146,7 @@ class Word(str):
     [
         {"a": ("x", "y")}, {"a": None}, {"a": b"x"}, {"a": {"b": 1}}, {"a": 2**63}, {"a": Word("x")}, {"a": object()},
         {"": 1}, {1: "x"}, {"gen_ai.input.messages": "hello"}, {"gen_ai.prompt": 1.5}, {"transcript": True},
+        {"of bob@example.com": 1},
     ],
 )  # fmt: skip
 def test_what_is_unusual_is_left_to_the_sdk(attributes: dict[Any, Any]) -> None:

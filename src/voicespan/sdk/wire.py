@@ -230,7 +230,7 @@ class Writer:
     # Attributes, each with the tag that it has in a span
 
     def _key(self, key: str) -> bytes:
-        if type(key) is not str or not key or (not self._content and verdicts[key]):
+        if type(key) is not str or not key or (not self._content and verdicts[key]) or scrub.names[key] != key:
             raise Unfit
         return field(b"\x0a", key.encode())
 
