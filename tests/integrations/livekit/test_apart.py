@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from livekit.agents import Agent, RunContext, function_tool, telemetry
-from livekit.agents.telemetry import traces
+from livekit.agents.telemetry import otel_metrics, traces
 from opentelemetry import trace
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
@@ -153,6 +154,15 @@ def test_our_provider_is_not_adopted(provider: TracerProvider, monkeypatch: pyte
     from opentelemetry._logs import get_logger_provider
 
     assert get_logger_provider() is ours
+
+
+def test_its_measurements_have_no_ids_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside a job, what LiveKit measures carries neither room nor job, which would be a series for every call."""
+    job = SimpleNamespace(id="job-7", room=SimpleNamespace(sid="room-7"))
+    context = SimpleNamespace(job=job, _telemetry_state=None)
+    monkeypatch.setattr("livekit.agents.job.get_job_context", lambda **_: context)
+    assert otel_metrics._job_attrs() == {}
+    assert otel_metrics._job_attrs.__wrapped__() == {"room_id": "room-7", "job_id": "job-7"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("restored")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 import pytest
 
 from voicespan.integrations.openai.audio import AudioClock, bytes_of, bytes_per_s
+from voicespan.integrations.openai.conversation import Conversation
 
 MS = 1_000_000
+
+if TYPE_CHECKING:
+    from voicespan.testing import VoiceRecorder
 
 
 def test_steady_audio() -> None:
@@ -65,3 +70,23 @@ def test_formats() -> None:
     """The protocol's formats have their rates, by name or as objects; what is unknown is taken for PCM."""
     assert bytes_per_s({"type": "audio/pcm", "rate": 24_000}) == bytes_per_s("pcm16") == bytes_per_s(None) == 48_000
     assert bytes_per_s({"type": "audio/pcmu"}) == bytes_per_s("g711_alaw") == 8_000
+
+
+def test_what_the_server_waits_for_is_no_speech(voice: VoiceRecorder) -> None:
+    """The onset is without the padding that the server takes along, the end without the silence that it waits for."""
+    detection = {"type": "server_vad", "prefix_padding_ms": 300, "silence_duration_ms": 400}
+    frame = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(960)).decode()}
+    with voice.session("call-7"):
+        call = Conversation()
+        made = {"id": "s", "type": "realtime", "audio": {"input": {"turn_detection": detection}}}
+        call.received({"type": "session.created", "session": made})
+        for count in range(1, 81):
+            voice.clock.advance(ms=20)
+            call.sent(frame)
+            if count == 50:  # the user speaks from 800 ms on
+                call.received({"type": "input_audio_buffer.speech_started", "audio_start_ms": 500, "item_id": "u"})
+        call.received({"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 1600, "item_id": "u"})
+        call.received({"type": "input_audio_buffer.committed", "item_id": "u"})
+    (turn,) = voice.settle(5)
+    assert turn["vad"].duration_ns == 800_000_000
+    assert turn["vad.endpoint"].duration_ns == 400_000_000

@@ -244,7 +244,10 @@ async def test_a_stream_that_nobody_reads_to_its_end(turns: Turns, how: str) -> 
             del stream
             gc.collect()
             await raw.aclose()
-        assert [stage.open for stage in asking.record.stages] == [False]
+        async with asyncio.timeout(5):  # a generator that was dropped is closed by the loop, and let go only then
+            while any(stage.open for stage in asking.record.stages):
+                gc.collect()
+                await asyncio.sleep(0.01)
     (turn,) = turns.all()
     assert turn["llm"].attributes["voice.stage.cancelled"] is True
     assert turn["llm"].error is None
