@@ -222,6 +222,8 @@ class BodySender(ExporterSender["ReadableSpan | Written"]):
 
     def post(self, body: bytes) -> Refusal | None:
         """Post the body of a request; return None, or why it was not taken."""
+        if self._closed:
+            return Refusal(self._why.reason or NO_ANSWER, passing=True)
         self._begin()
         exporter: Any = self._exporter
         most = getattr(exporter, "_max_request_size", 0)
