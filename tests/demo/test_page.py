@@ -202,7 +202,7 @@ def test_the_page_runs_under_its_policy(address: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_every_width(address: str, width: int, scheme: str) -> None:
     """From a telephone to a wide screen nothing stands outside, and the text can be read on its ground."""
-    from axe_playwright_python.sync_playwright import Axe
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
