@@ -56,7 +56,7 @@ def run(*arguments: str) -> Result:
 
 def test_turns_of_a_viewer_are_listed_as_it_would(receiver: Receiver) -> None:
     """The list, its filters and its order are those of the viewer that is named; the local store is not asked."""
-    quick, slow, other = turn(1), turn(2, shares={"llm": 2.0}), turn(3, session="else")
+    slow, quick, other = turn(1, shares={"llm": 2.0}), turn(2), turn(3, session="else")
     slow.add("llm.ttft", 0, 1900, voice__critical_path=True)
     add(receiver.store, quick, slow, other)
     lines = run("turns", "--from", receiver.endpoint, "--session", "call-1", "--sort", "response").output.splitlines()
@@ -101,6 +101,7 @@ def test_turns_become_a_table(receiver: Receiver) -> None:
     assert [float(row["response_s"]) for row in rows] == [1.0, 2.0]
     assert (rows[0]["share_llm_s"], rows[1]["share_llm_s"], rows[1]["share_tts_s"]) == ("0.41", "", "2.0")
     assert rows[0]["cause"].startswith("The user waited 1.00 s")
+    assert not {"attributes", "shares"} & rows[0].keys()
     assert "secret" not in result.stdout
 
 
