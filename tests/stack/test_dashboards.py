@@ -381,6 +381,7 @@ def test_deploys_are_marked() -> None:
     for board in BOARDS.values():
         (deploys,) = board["annotations"]["list"]
         assert "service_version" in deploys["expr"]
+        assert deploys["expr"].startswith("group by "), "a value of 0 is not drawn"
         assert "max_over_time(" in deploys["expr"]
         assert "[1h] offset 1m)" in deploys["expr"]
         assert deploys["datasource"] == panels.PROMETHEUS

@@ -306,7 +306,7 @@ def _link() -> dict[str, Any]:
 
 def _deploys() -> dict[str, Any]:
     """A version of a service that was not there in the hour before; a restart or a quiet minute is no deploy."""
-    by = (q.JOB, q.label(n.SERVICE_VERSION))
+    by = f"group by ({q.JOB}, {q.label(n.SERVICE_VERSION)})"
     turns = q.select(q.CALLS, [q.span(n.SPAN_TURN), JOB.matcher])
     return {
         "name": "Deploys",
@@ -314,7 +314,8 @@ def _deploys() -> dict[str, Any]:
         "enable": True,
         "hide": False,
         "iconColor": "blue",
-        "expr": f"{q.total(turns, by)} unless {q.total(f'max_over_time({turns}[1h] offset 1m)', by)}",
+        # Not a sum: Grafana marks nothing where the value is 0, as the first ones of a counter are.
+        "expr": f"{by} ({turns}) unless {by} (max_over_time({turns}[1h] offset 1m))",
         "step": "60s",
         "titleFormat": "Deploy",
         "textFormat": f"{{{{{q.JOB}}}}} {{{{{q.label(n.SERVICE_VERSION)}}}}}",

@@ -104,10 +104,10 @@ def _stages(of: Filter, objectives: Objectives) -> tuple[Panel, ...]:
         nodes = f'label_replace({nodes}, "{name}", "{value}", "{label}", "(.*)")'
     slowest = p.stat(
         "Slowest stage",
-        "The stage that takes most of the silence in most turns.",
-        q.select(rules.BOTTLENECK, of.any_span()),
+        "The stage that takes most of the silence in most turns, of each service.",
+        f"{q.select(rules.BOTTLENECK, of.any_span())} > 0",
         "cps",
-        legend=p.legend(c.BOTTLENECK),
+        legend=p.legend(q.JOB, c.BOTTLENECK),
         names_only=True,
         width=8,
         height=8,
@@ -206,13 +206,19 @@ def _total(of: Filter, span_name: str, attribute: str, *conditions: str) -> str:
     return f"{{ {of.trace(span_name, there)} }} | sum_over_time(span.{attribute})"
 
 
+def _known(quantile: str) -> str:
+    """Return a quantile without what did not happen, which would be a row that is not a number."""
+    return f"({quantile} >= 0)"
+
+
 def _changed(of: Filter, span_name: str, label: str, title: str, description: str) -> Panel:
     """Return p95 of the range on display and of the same range before, by a label."""
     placed = (c.AT,) if span_name == n.SPAN_RESPONSE else ()
     buckets = q.select(f"{q.DURATION}_bucket", of.span(span_name, *placed, f'{label}!=""'))
 
     def p95(offset: str) -> str:
-        return f"histogram_quantile(0.95, {q.total(f'rate({buckets}[{SPAN}]{offset})', ('le', label))})"
+        asked = q.total(f"rate({buckets}[{SPAN}]{offset})", ("le", label))
+        return _known(f"histogram_quantile(0.95, {asked})")
 
     now, before = p95(""), p95(" offset $before")
     return p.table(
@@ -235,7 +241,7 @@ def versions(objectives: Objectives) -> Board:
 
     def of_stages(version: str) -> str:
         spans = [*of.spans(*c.MILESTONES, n.SPAN_RESPONSE), f'{c.VERSION}="{version}"']
-        return q.quantile(0.9, q.DURATION, spans, (q.SPAN_NAME, q.POINT), SPAN)
+        return _known(q.quantile(0.9, q.DURATION, spans, (q.SPAN_NAME, q.POINT), SPAN))
 
     def part(title: str, description: str, matchers: Sequence[str], whole: Sequence[str], alert: str = "") -> Panel:
         found = q.ratio(c.per_second(q.CALLS, matchers, by), c.per_second(q.CALLS, whole, by))
@@ -439,7 +445,7 @@ def _costs(of: Filter, turns: str) -> tuple[Panel, ...]:
             f"Handed to synthesis, by voice. {NEEDS_TEMPO}",
             {"": f"{characters} by (span.{n.VOICE_TTS_VOICE_NAME})"},
             "none",
-            width=12,
+            width=8,
         ),
         p.lines(
             "Tokens thrown away",
@@ -447,6 +453,7 @@ def _costs(of: Filter, turns: str) -> tuple[Panel, ...]:
             _part(_tokens(written, discarded), _tokens(written)),
             "percentunit",
             by=(c.MODEL,),
+            most=1,
         ),
         p.lines(
             "Cost of what was thrown away",

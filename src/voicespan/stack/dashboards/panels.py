@@ -141,7 +141,7 @@ def timeseries(
         "drawStyle": "line",
         "lineInterpolation": "linear",
         "lineWidth": 1,
-        "fillOpacity": 40 if stacked else 8,
+        "fillOpacity": 40 if stacked else 0,
         "gradientMode": "none",
         "showPoints": "auto",
         "pointSize": 4,
@@ -215,7 +215,8 @@ def heatmap(
             "reverse": False,
             "fill": "red",
         },
-        "exemplars": {"color": "rgba(255,255,255,0.8)"},
+        # White dots would not be seen in the light theme.
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
@@ -243,7 +244,8 @@ def stat(
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "orientation": "auto",
-        "textMode": "name" if names_only else "auto",
+        # Of one series alone Grafana would not say the name: whose number it is, in which currency.
+        "textMode": "name" if names_only else "value_and_name" if legend else "auto",
         "colorMode": "value",
         "graphMode": "none" if names_only else "area",
         "justifyMode": "auto",
@@ -318,7 +320,8 @@ def table(
         {"id": "organize", "options": {"excludeByName": excluded, "indexByName": {}, "renameByName": rename}},
         {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": titles[order], "desc": True}]}},
     ]
-    field = _field("none", custom={"align": "auto", "displayMode": "auto", "filterable": True, "inspect": False})
+    custom = {"align": "auto", "displayMode": "auto", "filterable": True, "inspect": False, "minWidth": 90}
+    field = _field("none", custom=custom)
     field["overrides"] = [
         {"matcher": {"id": "byName", "options": column}, "properties": [{"id": "unit", "value": unit}]}
         for column, _, unit in columns
