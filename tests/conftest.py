@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - before any provider is made, see voicespan.sdk.providers
 import fcntl
 import os
 import shutil
@@ -23,13 +24,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Share the machine with the other processes of the run, or wait until nobody else uses it.
 
     This is outside of pytest-timeout: waiting does not count. Who waits keeps the turnstile, and so is not overtaken.
+    Locks of `lockf` are this process's alone: the child of a fork that a test leaves behind has none.
     """
     folder = item.config.cache.mkdir("machine")
     alone = item.get_closest_marker("e2e") is not None
-    with (folder / "machine").open("w") as machine:
-        with (folder / "turnstile").open("w") as turnstile:
-            fcntl.flock(turnstile, fcntl.LOCK_EX)
-            fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    with (folder / "machine").open("w+") as machine:
+        with (folder / "turnstile").open("w+") as turnstile:
+            fcntl.lockf(turnstile, fcntl.LOCK_EX)
+            fcntl.lockf(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         return (yield)
 
 

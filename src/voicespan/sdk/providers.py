@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# The SDK's provider makes its resource anew in the child of a fork, with a thread pool. Handlers of forks run in the
+# order of their registration: the pool's has to come first, or it waits for ever for a lock that nobody gives back.
+import concurrent.futures.thread  # noqa: F401
 import logging
 import os
 import sys
