@@ -117,6 +117,22 @@ def test_an_outage_longer_than_the_queue_loses_nothing(tmp_path: Path) -> None:
     assert kept(tmp_path) == 0
 
 
+def test_what_is_kept_is_sent_also_when_nothing_new_comes(tmp_path: Path) -> None:
+    """A service that is quiet after an outage sends what it kept in it."""
+    with Receiver(status=503) as receiver:
+        service = Service(
+            MANY + "spans(0, 64)\n" + IDLE,
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+            VOICESPAN_SPOOL_DIR=str(tmp_path),
+        )
+        assert receiver.until(lambda: kept(tmp_path) == 64)
+        receiver.status, before = 200, len(receiver.traces)
+        assert receiver.until(lambda: names_since(receiver, before) == expected(64))
+        service.process.kill()
+        service.process.communicate()
+
+
 def names_since(receiver: Receiver, request: int) -> list[str]:
     return [
         span.name

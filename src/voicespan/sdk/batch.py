@@ -318,6 +318,7 @@ class Batcher(Generic[Item]):
         self._fill()
         closing = self._closing
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
+        self._away = False
         sent = self._drain(everything=closing or bool(flushes))
         for flush in flushes:
             flush.sent = sent
