@@ -315,7 +315,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make lock": proves_lock,
     r"make site": proves_site,
     r"pip install '\.\[ui(,fastapi,grpc)?\]'": proves_pip,
-    r"voicespan (ui|turns( --sort response)?|doctor|show ([0-9a-f]{32}|last))": proves_session,
+    r"voicespan (ui|turns|doctor|show ([0-9a-f]{32}|last))": proves_session,
     r"voicespan run --ui -- python bot\.py": proves_run_ui,
     r"VOICESPAN_RUN=\S+ voicespan run --ui -- python bot\.py": proves_run_name,
     r"voicespan run --ui --content -- python bot\.py|voicespan demo --content": proves_content,

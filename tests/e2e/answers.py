@@ -60,6 +60,7 @@ SILENT[DEMO] = SILENT[LOAD] | {
     (SERIES, 'voice_generation_discarded="true"'): "it generates nothing before the caller has ended",
     (SERIES, 'db_system_name="redis", error_type!=""'): "its Redis answers",
     (SERIES, '"ALERTS"'): MACHINE,
+    (QUERY, "ServiceDown"): MACHINE,
     (LABEL, "voice_generation_discarded"): "it generates nothing before the caller has ended",
     (SEARCH, "share.realtime"): NO_REALTIME,
     (SEARCH, "share.tool"): "a filler is heard before its tool has ended",

@@ -30,6 +30,7 @@ from voicespan.local import port as ports
 from voicespan.local.body import Limits, RefusedError, read_body
 from voicespan.local.form import to_plain
 from voicespan.local.hosts import host_name
+from voicespan.local.part import COUNT
 from voicespan.local.query import TurnQuery
 from voicespan.local.retention import Retention
 from voicespan.local.schema import StoreError
@@ -79,7 +80,8 @@ def contents(receiver: Receiver) -> tuple[int, int, int]:
     """How many spans, turns and sources the store holds."""
     with contextlib.closing(sqlite3.connect(receiver.store.path)) as connection:
         spans, turns, sources = (
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("span", "turn", "source")
+            connection.execute(f"SELECT {count} FROM {table}").fetchone()[0]
+            for count, table in ((COUNT, "part"), ("count(*)", "turn"), ("count(*)", "source"))
         )
     return spans, turns, sources
 

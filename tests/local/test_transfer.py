@@ -28,6 +28,7 @@ from voicespan.local.decode import decode_protobuf
 from voicespan.local.form import PROTOBUF, MalformedRequestError, to_plain
 from voicespan.local.intake import Intake
 from voicespan.local.log import decode_logs
+from voicespan.local.part import unpack
 from voicespan.local.query import TurnQuery
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
@@ -89,13 +90,23 @@ def all_of(store: Store, table: str, columns: str) -> list[tuple[Any, ...]]:
     return sorted(store.reader.ask(statement, []), key=repr)
 
 
+def spans(store: Store) -> list[tuple[Any, ...]]:
+    """All spans as they were sent, each with its source: in which parts they came is no matter."""
+    statement = "SELECT body, resource, instrumentation FROM part JOIN source ON source.id = part.source"
+    sent = [
+        (span.SerializeToString(deterministic=True), *source)
+        for body, *source in store.reader.ask(statement, [])
+        for span in unpack(body)
+    ]
+    return sorted(sent, key=repr)
+
+
 def same(first: Store, second: Store) -> bool:
     """Whether two stores hold the same turns, spans and log records of the same sources."""
-    spans = "trace_id, span_id, start_ns, body, resource, instrumentation"
     logs = "trace_id, time_ns, span_id, severity, log.body, attributes, resource"
     return (
         rows(first) == rows(second)
-        and all_of(first, "span", spans) == all_of(second, "span", spans)
+        and spans(first) == spans(second)
         and all_of(first, "log", logs) == all_of(second, "log", logs)
     )
 

@@ -223,7 +223,7 @@ def test_what_was_said_reaches_a_viewer_that_keeps_it(viewer: Viewer) -> None:
         ("agent", "the agent's secret", b"agentpcm", 8000),
         ("user", "the user's secret", b"user-pcm", 8000),
     ]
-    rest = repr([rows(viewer, f"SELECT * FROM {table}") for table in ("span", "turn", "log", "source")])
+    rest = repr([rows(viewer, f"SELECT * FROM {table}") for table in ("part", "turn", "log", "source")])
     assert "voice.turn" in rest
     assert [word for word in SAID if word in rest] == []
 
