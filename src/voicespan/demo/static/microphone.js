@@ -71,8 +71,9 @@ export class Microphone {
     return Math.min(...this.#arrivals) + sample / 16 - this.#latency;
   }
 
-  #take(pcm) {
-    const arrival = performance.now();
+  #take({ pcm, taken }) {
+    // By the audio thread's clock, which no busy page delays; it has only Date.
+    const arrival = Math.min(performance.now(), taken - Date.now() + performance.now());
     this.#frames += 1;
     this.#arrivals.push(arrival - this.#frames * FRAME_MS);
     if (this.#arrivals.length > KEPT_FRAMES) this.#arrivals.shift();

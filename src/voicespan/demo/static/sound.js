@@ -20,7 +20,7 @@ registerProcessor("demo-microphone", class extends AudioWorkletProcessor {
       this.#frame[this.#filled++] = Math.max(-1, Math.min(1, value)) * 32767;
       this.#at += this.#step;
       if (this.#filled === FRAME) {
-        this.port.postMessage(this.#frame.buffer, [this.#frame.buffer]);
+        this.port.postMessage({ pcm: this.#frame.buffer, taken: Date.now() }, [this.#frame.buffer]);
         this.#frame = new Int16Array(FRAME);
         this.#filled = 0;
       }
