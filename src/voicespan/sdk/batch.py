@@ -514,8 +514,8 @@ class Batcher(Generic[Item]):
         if refusal is not None:
             self.reason = refusal.reason
             return False
-        self._taken()
         if replayed := self.counts.get(REPLAYED) - before:
+            self._taken()
             say(f"export.{self.what}.replayed", f"{number(replayed, self.what)} that were kept are sent", level="debug")
         return True
 

@@ -30,13 +30,13 @@ class Spooler:
         self.spool = spool
         self.place = str(spool.folder)
         self._sender = sender
-        self._midnight_ns = time.time_ns() - time.monotonic_ns()
+        self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
         self._waiting = False
         self._looked_s = float("-inf")
 
     def now_ns(self) -> int:
         """Return the time of day at the start plus what has passed since: a clock that is set does not count."""
-        return self._midnight_ns + time.monotonic_ns()
+        return self._wall_offset_ns + time.monotonic_ns()
 
     def keep(self, batch: Sequence[ReadableSpan | Written], count: int, taken_ns: int) -> None:
         """Write a batch down; raises OSError where the disk does not take it."""
@@ -52,17 +52,19 @@ class Spooler:
 
     def replay(self, tried: Callable[[int, Refusal | None], None], go_on: Callable[[], bool]) -> Refusal | None:
         """Post what is there, as `batch.Keeper` has it."""
+        # First: what is kept meanwhile says so anew. What another process replays is looked for again after a while.
+        self._waiting, self._looked_s = False, time.monotonic()
         with self.spool.replaying() as bodies:
             for kept in bodies:
                 if not go_on():
+                    self._waiting = True
                     return None
                 refusal = self._sender.post(kept.body)
                 if refusal is not None and refusal.passing:
+                    self._waiting = True
                     return refusal
                 self.spool.replayed(kept)
                 tried(kept.items, refusal)
-        # What another process replays now, or has kept since, is looked for again after a while.
-        self._waiting, self._looked_s = False, time.monotonic()
         return None
 
 
