@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import websockets
+from tests.ports import free_port
 
 from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
@@ -87,13 +88,6 @@ def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def ask(port: int, *questions: str) -> list[int]:

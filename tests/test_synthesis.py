@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tests.ports import free_port
 
 from voicespan import names as n
 from voicespan.metrics.labels import labels
@@ -120,9 +120,7 @@ def test_a_voice_that_is_not_listed_is_other(spans: InMemorySpanExporter) -> Non
 def test_the_example_serves_and_its_load_prints_what_it_measures() -> None:
     """Speech, health, JSON figures by length, and Prometheus's form of the same, after the load that comes with it."""
     pytest.importorskip("espeakng_loader", reason="needs the extra `demo`")
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    port = free_port()
     base = f"http://127.0.0.1:{port}"
     run = "from voicespan.cli import main; main()"
     command = [sys.executable, "-c", run, "run", "--", "uvicorn", "service:app", "--port", str(port)]

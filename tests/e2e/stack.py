@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -27,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from tests.ports import free_port
 
 from voicespan.stack import programs
 
@@ -49,13 +49,6 @@ def program(wanted: programs.Program) -> str:
         reason = f"no {wanted.names[0]} here: {wanted.source}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return str(found)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = READY_S) -> Any:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from tests.ports import free_port
 
 from voicespan.local.reader import Reader
 from voicespan.local.server import Receiver
 
 from .calls import Calls, request
-from .stack import DEPLOY, Collector, Store, free_port, get, until
+from .stack import DEPLOY, Collector, Store, get, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

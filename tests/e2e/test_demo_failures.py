@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -37,14 +36,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.xdist_group
 
 WAIT_S = 30.0
 DEMO = (sys.executable, "-c", "from voicespan.cli import main; main()", "demo", "--no-browser", "--port", "0")
-
-
-@pytest.fixture
-def free_port() -> int:
-    """Give a port on which nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 @asynccontextmanager

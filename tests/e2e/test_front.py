@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.ports import free_port
 
 from voicespan import names as n
 
 from .calls import Calls, Sent, request
-from .stack import Collector, Prometheus, Store, free_port, until
+from .stack import Collector, Prometheus, Store, until
 from .test_chain import CALLS, DURATION, service_metrics
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tests.ports import free_port
 
 from voicespan import names as n
 
-from .stack import Collector, Store, free_port, get, until
+from .stack import Collector, Store, get, until
 
 pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from tests.ports import free_port
 
 from voicespan import names as n
 from voicespan.stack import alerts, generate, rules
@@ -26,7 +27,7 @@ from voicespan.stack.objectives import load
 from voicespan.stack.programs import ALERTMANAGER
 
 from .calls import Calls, Sent, request
-from .stack import DEPLOY, Collector, Process, Prometheus, Store, free_port, program, until
+from .stack import DEPLOY, Collector, Process, Prometheus, Store, program, until
 from .test_sampling import with_span
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from tests.ports import free_port
 from tests.stack import queries
 
 from voicespan.stack import alerts, generate
@@ -29,7 +30,7 @@ from voicespan.version import __version__
 from .answers import DEMO, LOAD, MACHINE, SEARCH, SILENT, Answers
 from .calls import Sent, request
 from .load import SERVICE, Metrics, Turns, around
-from .stack import DEPLOY, Collector, Process, Prometheus, Store, free_port, get, until
+from .stack import DEPLOY, Collector, Process, Prometheus, Store, get, until
 from .test_logs import sent as log_lines
 
 if TYPE_CHECKING:
@@ -147,12 +148,13 @@ def loaded(request: pytest.FixtureRequest, loads: dict[str, Loaded]) -> Loaded:
 
 
 def ask_at_once(prometheus: Prometheus, folder: Path) -> None:
-    """Let the rules, with prices, be evaluated every five seconds, and Prometheus be scraped as well."""
+    """Evaluate the rules, with prices, every five seconds, fire alerts at once, and scrape Prometheus as well."""
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
     (folder / "rules").mkdir()
     data = yaml.safe_load((DEPLOY / "slo.yaml").read_text()) | {"prices": PRICES}
     for name, text in generate.rule_files(parse(data, alerts.LIMITS)).items():
-        (folder / "rules" / name).write_text(re.sub(r"interval: \d+s", "interval: 5s", text))
+        often = re.sub(r"\binterval: \w+", "interval: 5s", text)
+        (folder / "rules" / name).write_text(re.sub(r"\bfor: \w+", "for: 0s", often))
     config["rule_files"] = [str(folder / "rules/*.yml")]
     config["scrape_configs"].append(
         {"job_name": "prometheus", "static_configs": [{"targets": [prometheus.url.removeprefix("http://")]}]}

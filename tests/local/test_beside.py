@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from tests.ports import free_port
 
 from voicespan.cli import main
 from voicespan.local import port as ports
@@ -135,8 +136,7 @@ def test_no_browser_is_opened_for_a_script(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_viewer_beside_the_command_takes_the_options_of_the_viewer(tmp_path: Path) -> None:
     """Port, database and limits are said as for `voicespan ui`; without --ui they are a mistake."""
-    with contextlib.closing(ports.listen("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--port", str(port), "--db", str(tmp_path / "other.db"), "--keep-days", "2", "--keep-mib", "64"]
     process = start(tmp_path, BOT, *options)
     said, complaints = process.communicate(timeout=50)

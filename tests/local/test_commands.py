@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.ports import free_port
 
 from voicespan import settings
 from voicespan.cli import main
-from voicespan.local import port as ports
 from voicespan.local.decode import decode_protobuf
 from voicespan.local.options import Options, kept
 from voicespan.local.retention import Retention
@@ -320,9 +320,7 @@ def test_ui_says_what_it_takes_and_keeps() -> None:
     assert re.search(r"turns\.db \(0 turns\), kept for 2 days and up to 64 MiB", ui.said)
     assert "prompts and audio are not kept (--content)" in ui.said
 
-    free = ports.listen("127.0.0.1", 0)
-    with contextlib.closing(free):
-        port = free.getsockname()[1]
+    port = free_port()
     ui = Ui("--port", "0", "--keep-days", "0.5", "--keep-mib", "1024", "--content", "--grpc-port", str(port))
     assert ui.read_until(r"over gRPC +(\S+)") == f"http://127.0.0.1:{port}"
     assert ui.read_until("kept for (.+)") == "12 hours and up to 1,024 MiB"

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import httpx
+from tests.ports import free_port
 
 from voicespan.local.forward import MAX_WAITING, Forward
 from voicespan.local.server import Receiver
@@ -31,9 +32,7 @@ def test_requests_are_stored_here_and_there() -> None:
 
 def test_an_endpoint_that_is_not_there_costs_nobody_anything(capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be handed on is kept here all the same, counted as lost, and said once."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{found.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     with Receiver(port=0, forward=nobody) as front:
         body = request(*turn().spans).SerializeToString()
         for _ in range(2):

@@ -23,6 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import use_span
+from tests.ports import free_port
 
 from voicespan.local import port as ports
 from voicespan.local.body import Limits
@@ -255,8 +256,7 @@ def test_start_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
     threads = set(threading.enumerate())
     for place in ("server.Store", "server.Intake", "grpc._handlers", "server.application", "server.uvicorn.Server"):
-        with contextlib.closing(ports.listen("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         receiver = Receiver(port=port, grpc_port=0)
         with monkeypatch.context() as patched:
             patched.setattr(f"voicespan.local.{place}", fails)

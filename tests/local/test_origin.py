@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.ports import free_port
 
 from voicespan import settings
 from voicespan.cli import main
@@ -120,9 +120,7 @@ def test_a_viewer_with_a_token_is_asked_with_it() -> None:
 
 def test_what_is_no_viewer_is_said(receiver: Receiver) -> None:
     """Nobody there, somebody else there, no address, no such trace: one line each, and status 1."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
 
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import use_span
 from starlette.requests import Request
+from tests.ports import free_port
 
 from voicespan.local import port as ports
 from voicespan.local.body import Limits, RefusedError, read_body
@@ -503,8 +504,7 @@ def test_host_of_another_machine_is_an_error() -> None:
 
 def test_failed_start_lets_go_of_the_port(tmp_path: Path) -> None:
     """When the database cannot be used, the port is free again."""
-    with contextlib.closing(ports.listen("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(StoreError):
         Receiver(port=port, database=tmp_path).start()
     with Receiver(port=port) as receiver:

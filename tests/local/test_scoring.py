@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 from .otlp import turn
 from .test_origin import add, environment, run
@@ -89,9 +89,7 @@ def test_a_trace_that_is_not_here_is_scored_by_its_whole_id(receiver: Receiver) 
 
 def test_where_nobody_listens_is_said() -> None:
     """A score that nobody takes ends with status 1 and the reason; one without a verdict is a mistake of usage."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     result = run("score", "ab" * 16, "--name", "csat", "--value", "4", "--endpoint", nobody)
     assert result.exit_code == 1
     assert f"{nobody}/v1/logs did not take the score: connection refused" in result.output

@@ -284,13 +284,6 @@ def test_the_child_of_a_fork_counts_from_zero_and_leaves_the_port_to_its_parent(
     assert ended.stderr.count("is taken, maybe by another process of this service") == 1
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
 def test_without_the_package_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port without opentelemetry-exporter-prometheus is one line that says what to install."""
     ended = service(

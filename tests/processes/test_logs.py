@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.ports import free_port
 
 from .receiver import Receiver
 from .service import run
@@ -114,8 +114,7 @@ def test_the_exception_that_ends_a_service_is_its_last_line() -> None:
 def test_the_scrape_endpoint_is_announced() -> None:
     """Where metrics can be scraped is a line at the start."""
     pytest.importorskip("prometheus_client")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     done = run("pass", **JSON | {"VOICESPAN_PROMETHEUS_PORT": str(port)})
     (line,) = (json.loads(line) for line in done.out.splitlines())
     assert line["message"] == f"Prometheus metrics available at http://127.0.0.1:{port}/metrics"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 import time
 import urllib.request
@@ -14,6 +13,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.ports import free_port
 
 from voicespan.local.server import Receiver as Viewer
 
@@ -148,9 +148,7 @@ def test_the_child_of_a_fork_tells_its_own_turns(viewer: Viewer) -> None:
 
 def test_a_viewer_that_starts_later_is_found() -> None:
     """A service whose viewer starts after it is seen all the same."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    port = free_port()
     service = Service(HANGS, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
     try:
         service.wait_for("hangs")

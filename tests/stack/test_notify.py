@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import yaml
+from tests.ports import free_port
 
 from voicespan.stack import alerts, generate, notify, slo
 from voicespan.stack.programs import ALERTMANAGER
@@ -91,9 +91,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = ALERTMANAGER.find()
     if program is None:
         missing(f"no alertmanager: {ALERTMANAGER.source}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     folder: Path = tmp_path_factory.mktemp("alertmanager")
     command = [str(program), f"--config.file={CONFIG}", f"--storage.path={folder}", f"--web.listen-address={address}",
                "--cluster.listen-address="]  # fmt: skip

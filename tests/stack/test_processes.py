@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.ports import free_port
 
 from voicespan.stack.processes import Stack, StackError, healthy
 from voicespan.stack.services import Service
@@ -26,13 +27,6 @@ ANSWERS = (
 )
 FAILS = "import sys; print('the reason stands here'); sys.exit(3)"
 REFUSES = "import sys; sys.exit('line 7: no such key')"
-
-
-def free_port() -> int:
-    """Return a port that nobody has now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def service(name: str, program: str = ANSWERS, check: str | None = None) -> Service:
