@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.e2e.calls import Calls, request  # noqa: E402
-from tests.e2e.stack import free_port, until  # noqa: E402
+from tests.e2e.stack import until  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 from voicespan.stack.programs import COLLECTOR  # noqa: E402
 

@@ -123,6 +123,9 @@ def loads(tmp_path_factory: pytest.TempPathFactory, redis_port: int) -> Iterator
     pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
     folder = tmp_path_factory.mktemp("queries")
     with programs(folder / LOAD, LOAD) as scripted, programs(folder / DEMO, DEMO) as demo:
+        gone = Metrics(f"http://127.0.0.1:{scripted.collector.http}", service="gone-agent")
+        gone.step()
+        gone.close()  # at once: a minute passes until it is found out
         endpoint = f"http://127.0.0.1:{demo.collector.http}"
         command = [sys.executable, "-c", DEMO_COMMAND, "demo", "--json", "--port", "0", "--otlp", endpoint]
         environ = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{redis_port}"}
