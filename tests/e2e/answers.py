@@ -44,7 +44,7 @@ SILENT: dict[str, dict[tuple[str, str], str]] = {
         (SERIES, "otelcol_exporter_enqueue_failed_"): NOT_BROKEN,
         (SERIES, 'otel_metric_overflow="true"'): NOT_BROKEN,
         (SERIES, 'job="tts-workers"'): "nobody is scraped but the Collector",
-        (QUERY, "SpanMetricsMissing"): NOT_BROKEN,
+        (QUERY, "SpanMetricsMissing"): MACHINE,  # the first flush may come after a scrape: it is for 10 minutes
         (QUERY, "CollectorDown"): NOBODY_GONE,
         (LABEL, "voice_measurement_point of asr.finalize"): "stages are grouped as the silence is",
         (LABEL, "voice_measurement_point of llm.ttft"): "stages are grouped as the silence is",
