@@ -22,6 +22,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 import voicespan
 from voicespan.diagnostics import counters
@@ -35,10 +37,17 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
+    "docs/back-ends.md",
+    "docs/client.md",
     "docs/collector.md",
     "docs/guide.md",
     "docs/index.md",
+    "docs/integrations.md",
+    "docs/logs.md",
+    "docs/metrics.md",
     "docs/production.md",
+    "docs/stage-map.md",
+    "docs/troubleshooting.md",
 )
 
 
@@ -53,6 +62,7 @@ def snippets() -> list[Any]:
     return [
         pytest.param(block, id=f"{Path(document).stem}-{number}")
         for document in DOCUMENTS
+        if document != "docs/logs.md"  # it sets up a whole process: test_the_page_of_logs_sets_up_a_process
         for number, block in enumerate(blocks(document, "python"))
     ]
 
@@ -120,7 +130,14 @@ def stand_ins(voice: VoiceRecorder, monkeypatch: pytest.MonkeyPatch) -> dict[str
         "recognizer": SimpleNamespace(finish=answered),
         "client": SimpleNamespace(create=answered),
         "worker": SimpleNamespace(synthesize=lambda _: frames()),
-        "socket": SimpleNamespace(send_bytes=answered),
+        "socket": SimpleNamespace(send_bytes=answered, send_json=answered),
+        "message": {"type": "clock"},
+        "app": Starlette(),
+        "calls": {},
+        "token_between_us": "secret",
+        "open_calls": {"one"},
+        "heard_ns": now_ns,
+        "silent_ns": now_ns,
         "get_weather": answered,
         "sentence_is_complete": lambda reply: len(reply) > 1,
         "queue": Queue(),
@@ -162,6 +179,29 @@ def test_the_readme_answers_a_call(voice: VoiceRecorder, stand_ins: dict[str, An
     expected = {"vad", "vad.endpoint", "asr", "llm", "llm.ttft", "tts", "tts.first_audio", "playback", "voice.response"}
     assert expected <= {span.name for span in turn.spans}
     assert turn["tts"].attributes["voice.audio.duration_s"] == 0.04
+
+
+def test_the_page_of_a_client_finds_what_it_names(stand_ins: dict[str, Any]) -> None:
+    """The script is served where the page asks for it, and knows every option and call that the page uses."""
+    run_block(blocks("docs/client.md", "python")[0], stand_ins)
+    (page,), (script,) = blocks("docs/client.md", "html"), blocks("docs/client.md", "js")
+    with TestClient(stand_ins["app"]) as client:
+        (address,) = re.findall(r'src="([^"]+)"', page)
+        assert "class PerformanceTracker" in client.get(address).text
+        assert client.post(*re.findall(r'serverEndpoint: "([^"]+)"', page), json={}).status_code == 400  # it is heard
+    typed = (ROOT / "browser/performance-tracker.d.ts").read_text()
+    used = [*re.findall(r"(\w+): ", page), *re.findall(r"perfTracker\.(\w+)\(", script)]
+    assert len(used) > 4
+    assert [name for name in used if not re.search(rf"\b{name}\b", typed)] == []
+
+
+def test_the_page_of_logs_sets_up_a_process() -> None:
+    """With its lines at the start of a program, the program logs JSON."""
+    (block,) = blocks("docs/logs.md", "python")
+    program = block + "\nimport logging\nlogging.getLogger('app').info('hello')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    (line,) = (json.loads(line) for line in done.stdout.splitlines() if '"app"' in line)
+    assert (line["message"], line["level"]) == ("hello", "INFO")
 
 
 # Shell commands
@@ -299,6 +339,37 @@ def proves_terminal() -> None:
         assert words in scripts, words
 
 
+def proves_scrape() -> None:
+    """tests/metrics/test_scrape.py starts services with that variable and scrapes them."""
+    assert "VOICESPAN_PROMETHEUS_PORT=" in (ROOT / "tests/metrics/test_scrape.py").read_text()
+
+
+def proves_stages() -> None:
+    """tests/stagemap/test_check.py checks maps with the command, the page's own too, and starts services with one."""
+    script = (ROOT / "tests/stagemap/test_check.py").read_text()
+    assert all(words in script for words in ('"stages", "check"', '"VOICESPAN_STAGES"', '"stage-map.md"'))
+
+
+def proves_compose() -> None:
+    """The file of settings that is copied is there; `voicespan stack up --compose` gives Docker the same line."""
+    assert "=" in (ROOT / "deploy/.env.example").read_text()
+    assert '"up", "--detach", "--wait"' in (ROOT / "src/voicespan/stack/command.py").read_text()
+
+
+def proves_slo() -> None:
+    """tests/stack/test_generated.py writes the rules of this file, tests/e2e/test_stack_command.py has them read."""
+    assert '"slo", str(DEPLOY / "slo.yaml"), "--output"' in (ROOT / "tests/stack/test_generated.py").read_text()
+    assert '"stack", "reload"' in (ROOT / "tests/e2e/test_stack_command.py").read_text()
+
+
+def proves_health() -> None:
+    """These are the ports of the example of a service, of the Collector as a process, and of the containers."""
+    assert "HEALTH_ENDPOINT:-127.0.0.1:13133}" in (ROOT / "deploy/otel-collector.yaml").read_text()
+    compose = (ROOT / "deploy/compose.yaml").read_text()
+    assert all(f'ports: ["127.0.0.1:{port}:{port}"]' in compose for port in (9090, 3000))
+    assert "--port 8010" in (ROOT / "examples/tts/README.md").read_text()
+
+
 def proves_score() -> None:
     """tests/local/test_scoring.py scores a turn with these options."""
     assert '"score", "last", "--name", "helpful", "--value"' in (ROOT / "tests/local/test_scoring.py").read_text()
@@ -325,6 +396,11 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"voicespan (turns --(sort|stage|from) .*|compare( 2h\.\.1h 1h\.\.)?)": proves_terminal,
     r"voicespan export --all --csv -o \w+\.csv": proves_terminal,
     r"voicespan score last --name helpful --value 1 --label thumbs_up": proves_score,
+    r"VOICESPAN_PROMETHEUS_PORT=9464 voicespan run -- python bot\.py": proves_scrape,
+    r"VOICESPAN_STAGES=\S+ voicespan run -- uvicorn app:app|voicespan stages check voicespan\.yaml": proves_stages,
+    r"cp deploy/\.env\.example deploy/\.env|docker compose -f deploy/compose\.yaml up --detach --wait": proves_compose,
+    r"voicespan slo deploy/slo\.yaml --output deploy/prometheus/rules|voicespan stack reload": proves_slo,
+    r"curl http://localhost:(8010/health|13133/|9090/api/v1/targets|3000/api/health)": proves_health,
     r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,
 }
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
