@@ -537,6 +537,8 @@ def test_figures_say_what_changed(browser: Browser, receiver: Receiver) -> None:
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
         assert "was" in page.locator("#figures > div", has_text="p99").inner_text()
         assert "no clear change" in page.locator("#figures a[data-key=failed]").inner_text()
+        words = [page.locator("#figures > div", has_text=name).inner_text() for name in ("p95", "p99")]
+        assert ["too few turns" in each for each in words] == [True, True]  # each of 40 by itself
         silence = page.locator("#silence tbody tr", has_text="llm")
         assert "+400 ms" in silence.inner_text()
         assert silence.locator(".whisker.worse").count() == 1
@@ -544,6 +546,24 @@ def test_figures_say_what_changed(browser: Browser, receiver: Receiver) -> None:
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
         page.locator("#filter-against").select_option("")
         expect_count(page, "#figures .change", 0)
+
+
+def test_figures_lead_to_their_turns(browser: Browser, receiver: Receiver) -> None:
+    """A count shows its turns with a click, and all of them with the next one; only what is bad is marked so."""
+    for index in range(1, 21):
+        add(receiver, recent(index, 0.4))
+    add(receiver, recent(21, 0.4, outcome="interrupted"))
+    with opened(browser, receiver) as page:
+        expect_count(page, "#list tbody tr", 21)
+        assert "100 %" in page.locator("#figures > div", has_text="within 600 ms").inner_text()
+        assert page.locator("#figures strong.worse").count() == 0
+        page.locator("#figures a[data-key=interrupted]").click()
+        expect_count(page, "#list tbody tr", 1)
+        page.locator("#figures a[data-key=interrupted]").click()
+        expect_count(page, "#list tbody tr", 21)
+        add(receiver, recent(22, 0.9), recent(23, 0.4, outcome="error"), recent(24, 1.4))
+        page.wait_for_selector("#figures a[data-key=failed] strong.worse:text-is('1')")
+        assert page.locator("#figures strong.worse").all_inner_texts() == ["92 %", "1"]
 
 
 def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: Receiver) -> None:
