@@ -141,6 +141,8 @@ class Session:
         self._settings = settings.current()
         self._max_ns = round(self._settings.turn_max_s * 1e9)
         self._idle_ns = round(self._settings.turn_idle_s * 1e9)
+        hangover_ms = self._settings.vad_hangover_ms
+        self._hangover_ns = round(hangover_ms * 1e6) if hangover_ms is not None else None
         self._turns: list[Turn] = []
         self._index = 0
         self._last: SpanContext | None = None
@@ -413,21 +415,25 @@ class Session:
         self._forget(turn)
 
     def close_if_due(self, turn: Turn, now_ns: int) -> None:
-        """Close the turn when it is over; called at marks and, for every open turn, several times a second."""
+        """Close the turn when it is over; for every open turn several times a second."""
         if not self.lock.acquire(timeout=0.05):
             return
         try:
-            if not turn.open:
-                return
-            due = self._due(turn, now_ns)
-            if due == "dismissed":
-                self.turn_dismissed(turn)
-            elif due == "limit":
-                self._close(turn, due, turn.record.onset_ns + self._max_ns)
-            elif due is not None:
-                self._close(turn, due, now_ns)
+            self.close_due(turn, now_ns)
         finally:
             self.lock.release()
+
+    def close_due(self, turn: Turn, now_ns: int) -> None:
+        """Close the turn when it is over; for who has the lock."""
+        if not turn.open:
+            return
+        due = self._due(turn, now_ns)
+        if due == "dismissed":
+            self.turn_dismissed(turn)
+        elif due == "limit":
+            self._close(turn, due, turn.record.onset_ns + self._max_ns)
+        elif due is not None:
+            self._close(turn, due, now_ns)
 
     def shut_down(self, now_ns: int) -> None:
         """Close every turn with what is known: the process ends."""
@@ -483,14 +489,7 @@ class Session:
     def _user_turn(self, at: int | None, kind: Input) -> Turn:
         now_ns = self.recorder.clock.monotonic_ns()
         self.source.heard = True
-        speaking = next(
-            (
-                turn
-                for turn in self._turns
-                if turn.open and turn.record.committed_ns is None and turn.record.trigger is None
-            ),
-            None,
-        )
+        speaking = self._speaking()
         if speaking is not None:
             record = speaking.record
             onset_ns = speaking.moment(at, "user_turn") or now_ns
@@ -498,7 +497,7 @@ class Session:
                 self._resume(record, onset_ns)
                 return speaking
             self._abandon(speaking, now_ns)
-        spoken_over = self.turn
+        spoken_over = self.turn if self._turns else None
         turn = self._new_turn(now_ns, at, kind, None)
         if kind == "speech":
             detection_ns = now_ns - turn.record.onset_ns if at is not None else None
@@ -510,6 +509,13 @@ class Session:
             turn.record.committed_ns = turn.record.onset_ns
             self.turn_committed(turn)
         return turn
+
+    def _speaking(self) -> Turn | None:
+        """The turn whose speech is not committed yet."""
+        for turn in self._turns:
+            if turn.open and turn.record.committed_ns is None and turn.record.trigger is None:
+                return turn
+        return None
 
     def _abandoned(self, record: TurnRecord, onset_ns: int) -> bool:
         ended_ns = record.speech_end_ns if record.speech_end_ns is not None else record.detected_ns
@@ -536,7 +542,6 @@ class Session:
     def _new_turn(self, now_ns: int, at: int | None, kind: Input, trigger: Trigger | None) -> Turn:
         clock, recorder = self.recorder.clock, self.recorder
         trace_id, span_id, sampled = recorder.mint(self.id)
-        hangover_ms = self._settings.vad_hangover_ms
         record = TurnRecord(
             session_id=self.id,
             trace_id=trace_id,
@@ -549,7 +554,7 @@ class Session:
             trigger=trigger,
             transport=self.transport,
             measurement_point=self.measurement_point,
-            hangover_ns=round(hangover_ms * 1e6) if hangover_ms is not None else None,
+            hangover_ns=self._hangover_ns,
             active_ns=now_ns,
             attributes=dict(self.attributes),  # type: ignore[arg-type]
             genai_drafts=self._settings.genai_drafts,
@@ -636,6 +641,8 @@ class Session:
 
     def _close_quiet(self, newer: Turn) -> None:
         """A new turn begins: close those that were only kept open for what might still come."""
+        if self._turns == [newer]:  # mostly it is alone
+            return
         now_ns = newer.record.active_ns
         for turn in list(self._turns):
             record = turn.record

@@ -326,31 +326,28 @@ class Turn:
             if barge_in is not None and barge_in.silent_ns is not None:
                 diagnostics.counters.add("audio.after_stop")
                 return
-            self._play(record.playback, now_ns, round(seconds * 1e9))
+            # The playout clock moves: the frame plays now, or when what is before it is played out.
+            playback, voice, length_ns = record.playback, self.voice, round(seconds * 1e9)
+            if voice is not None and not self.counted and voice.end_ns is None:
+                # Frames that nobody counted at the synthesizer's mouth: it spoke when the first one was sent.
+                voice.first_ns = now_ns if voice.first_ns is None else voice.first_ns
+                voice.last_ns = now_ns
+            end_ns = playback.end_ns
+            if playback.first_sent_ns is None:
+                playback.first_sent_ns = end_ns = now_ns
+            elif now_ns > end_ns:
+                if now_ns - end_ns > GAP_NS and playback.paused_ns is None and len(playback.gaps) < self.MAX_EVENTS:
+                    playback.gaps.append((end_ns, now_ns))
+                end_ns = now_ns
+            if playback.filler_only and (voice is None or not voice.filler) and self._fillers_sent(playback):
+                playback.filler_only = False
+                if playback.sent_ns:
+                    playback.answer_ns = end_ns
+            playback.end_ns = end_ns + length_ns
+            playback.last_sent_ns = now_ns
+            playback.sent_ns += length_ns
         except Exception as error:
             swallowed("Turn.audio_sent", error)
-
-    def _play(self, playback: Playback, now_ns: int, length_ns: int) -> None:
-        """Move the playout clock: the frame plays now, or when what is before it is played out."""
-        voice = self.voice
-        if voice is not None and not self.counted and voice.end_ns is None:
-            # Frames that nobody counted at the synthesizer's mouth: it spoke when the first one was sent.
-            voice.first_ns = now_ns if voice.first_ns is None else voice.first_ns
-            voice.last_ns = now_ns
-        end_ns = playback.end_ns
-        if playback.first_sent_ns is None:
-            playback.first_sent_ns = end_ns = now_ns
-        elif now_ns > end_ns:
-            if now_ns - end_ns > GAP_NS and playback.paused_ns is None and len(playback.gaps) < self.MAX_EVENTS:
-                playback.gaps.append((end_ns, now_ns))
-            end_ns = now_ns
-        if playback.filler_only and (voice is None or not voice.filler) and self._fillers_sent(playback):
-            playback.filler_only = False
-            if playback.sent_ns:
-                playback.answer_ns = end_ns
-        playback.end_ns = end_ns + length_ns
-        playback.last_sent_ns = now_ns
-        playback.sent_ns += length_ns
 
     def _fillers_sent(self, playback: Playback) -> bool:
         """Whether all audio of fillers has left, or was dropped: what leaves now is the answer."""
@@ -611,7 +608,7 @@ class Turn:
         with self._session.lock:
             if record.ended_ns is None:
                 record.ended_ns = moment_ns if moment_ns is not None else record.active_ns
-            self._session.close_if_due(self, record.active_ns)
+            self._session.close_due(self, record.active_ns)
 
     @guarded
     def set(self, key: str, value: AttributeValue) -> None:
