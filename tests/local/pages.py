@@ -72,9 +72,10 @@ def recent(
     session: str = "call-1",
     outcome: str = "completed",
     ago_s: float = 600.0,
+    tts_s: float = 0.05,
 ) -> Trace:
     """A turn of the last minutes whose silence has this length, mostly the language model's."""
-    shares = {"endpoint": 0.1, "llm": silence_s - 0.15, "tts": 0.05}
+    shares = {"endpoint": 0.1, "llm": silence_s - 0.1 - tts_s, "tts": tts_s}
     onset_ns = time.time_ns() - round(ago_s * 1000) * MS + index * 10_000 * MS
     return turn(index, session=session, shares=shares, outcome=outcome, onset_ns=onset_ns)
 

@@ -505,8 +505,11 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
         assert "95 % interval" in (row.locator(".whisker").get_attribute("aria-label") or "")
         still = page.locator("#compare tr", has=page.get_by_role("rowheader", name="endpoint", exact=True)).first
         assert "no clear change" in still.inner_text()
+        latency = page.locator("#compare tr", has=page.get_by_role("rowheader", name="heard silence", exact=True))
+        assert "+400 ms" in latency.inner_text()
         page.get_by_role("button", name="slow ones (p95)").click()
         until(lambda: "rank=p95" in page.url)
+        page.wait_for_selector("#compare tr:has-text('heard silence'):has-text('too few turns')")  # forty tell no p95
         # The other way round
         page.get_by_role("radio", name="before is now").check()
         page.get_by_role("radio", name="after is before").check()
@@ -514,6 +517,28 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
         page.get_by_role("link", name="see the turns").click()
         expect_count(page, "#list tbody tr", 40)
         assert "against=run" in page.url
+
+
+def test_a_run_is_compared_with_the_one_before_it(browser: Browser, receiver: Receiver) -> None:
+    """Unless others are picked, the newest run stands against the one of the same service before it."""
+    for run, service, ago_s in (("one", "agent", 9000.0), ("two", "other", 5000.0), ("three", "agent", 1200.0)):
+        for index in range(5):
+            trace = recent(index, session=f"{run}-1", ago_s=ago_s)
+            trace.spans = [(service, scope, span) for _, scope, span in trace.spans]
+            add(receiver, trace, run=run)
+    with opened(browser, receiver, "/?view=runs") as page:
+        assert "three (5 turns) against one (5 turns)" in page.locator("#compare .head").inner_text()
+
+
+def test_the_largest_part_of_a_change_is_named(browser: Browser, receiver: Receiver) -> None:
+    """Where several stages changed, the sentence names the one that changed most."""
+    for run, ago_s, silence_s, tts_s in (("before", 9000.0, 0.5, 0.05), ("after", 1200.0, 1.2, 0.15)):
+        for index in range(40):
+            more_s = index % 7 / 100
+            turn = recent(index, silence_s + more_s, session=f"{run}-1", ago_s=ago_s, tts_s=tts_s + more_s / 10)
+            add(receiver, turn, run=run)
+    with opened(browser, receiver, "/?view=runs") as page:
+        assert "the largest part is llm (+600 ms" in page.locator("#compare .why").inner_text()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -564,6 +589,29 @@ def test_figures_lead_to_their_turns(browser: Browser, receiver: Receiver) -> No
         add(receiver, recent(22, 0.9), recent(23, 0.4, outcome="error"), recent(24, 1.4))
         page.wait_for_selector("#figures a[data-key=failed] strong.worse:text-is('1')")
         assert page.locator("#figures strong.worse").all_inner_texts() == ["92 %", "1"]
+
+
+def test_silence_is_drawn_in_proportion(browser: Browser, receiver: Receiver) -> None:
+    """Each stage has its mean, its share of the whole and a bar: the longest is full, the others as they are to it."""
+    for index in range(1, 6):
+        add(receiver, recent(index, 0.55))
+    with opened(browser, receiver) as page:
+        rows = {}
+        for stage in ("endpoint", "llm", "tts"):
+            row = page.locator("#silence tr", has=page.get_by_role("rowheader", name=stage, exact=True))
+            left, right = box(page, f"#silence .bar.on-{stage}")
+            rows[stage] = (right - left, *row.locator("td.r").all_inner_texts())
+        assert {stage: told for stage, (_, *told) in rows.items()} == {
+            "endpoint": ["100 ms", "18 %", "100 ms"],
+            "llm": ["400 ms", "73 %", "400 ms"],
+            "tts": ["50 ms", "9 %", "50 ms"],
+        }
+        full = page.locator("#silence td.bars").first.bounding_box()
+        assert full is not None
+        assert rows["llm"][0] == pytest.approx(full["width"], rel=0.2)
+        assert [rows[stage][0] / rows["llm"][0] for stage in ("endpoint", "tts")] == pytest.approx(
+            [1 / 4, 1 / 8], abs=0.02
+        )
 
 
 def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: Receiver) -> None:
