@@ -655,6 +655,7 @@ def tell(receiver: Receiver, *turns: dict[str, Any], instance: str = "one", inte
 def hanging(ago_s: float = 8.0) -> dict[str, Any]:
     """A turn that waits for a model."""
     start_s = time.time() - ago_s
+    heard = {"component": "asr", "label": None, "start_s": start_s + 0.1, "first_s": None, "end_s": start_s + 2.2}
     stage = {"component": "llm", "label": "small-chat", "start_s": start_s + 2.4, "first_s": None, "end_s": None}
     return {
         "trace_id": "ab" * 16,
@@ -664,7 +665,7 @@ def hanging(ago_s: float = 8.0) -> dict[str, Any]:
         "input": "speech",
         "start_s": start_s,
         "marks": [{"name": "speech_end", "at_s": start_s + 2}, {"name": "committed", "at_s": start_s + 2.3}],
-        "stages": [stage],
+        "stages": [heard, stage],
     }
 
 
@@ -678,7 +679,11 @@ def test_turns_in_progress_say_what_they_wait_for(browser: Browser, receiver: Re
         page.wait_for_selector("#open .sentence:has-text('first token of small-chat')")
         first = page.locator("#open .spoken-head .took").inner_text()
         until(lambda: page.locator("#open .spoken-head .took").inner_text() != first)
+        assert page.locator("#open .progress-row.running .bar").count() == 1
         assert page.locator("#open .progress-row.running .on-llm").count() == 1
+        rows = page.locator("#open .progress-row", has=page.locator(".took"))
+        over = {row.locator(".name").inner_text(): row.locator(".took").inner_text() for row in rows.all()[:2]}
+        assert over == {"user": "2.00 s", "asr": "2.10 s"}
         tell(receiver)
         expect_count(page, "#open .open-turns li", 0)
         page.wait_for_selector("#open-count", state="hidden")
@@ -690,6 +695,7 @@ def test_lost_turns_are_marked(browser: Browser, receiver: Receiver) -> None:
         tell(receiver, hanging(), interval_s=0.2)
         page.wait_for_selector("#open li.lost .tag:text-is('lost')")
         assert "fell silent" in page.locator("#open li.lost .sentence").inner_text()
+        assert page.locator("#open h2 small").inner_text() == "1 lost"
 
 
 def test_open_turns_are_asked_for_only_while_looked_at(browser: Browser, receiver: Receiver) -> None:
