@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -72,7 +73,7 @@ class Program:
             return _answered(request)
         except urllib.error.URLError as error:
             raise Unanswered(_words(error.reason)) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise Unanswered(_words(error)) from None
 
     @property
@@ -113,6 +114,8 @@ def _words(reason: object) -> str:
         return "no answer in time"
     if isinstance(reason, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(reason, HTTPException):
+        return "whoever answers does not speak HTTP"
     return str(getattr(reason, "strerror", None) or reason)
 
 

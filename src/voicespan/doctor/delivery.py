@@ -73,7 +73,7 @@ def _probe(signal: Signal, maker: Maker) -> str | None:
 
 
 def _nothing(signal: Signal) -> object:
-    if signal == "traces":
+    if signal != "metrics":
         return []
     from opentelemetry.sdk.metrics.export import MetricsData
 

@@ -26,6 +26,8 @@ _RULE_FILES = ("recording.yml", "alerts.yml", "pipeline.yml")
 _RULE = re.compile(r"^\s*-? (?:alert|record): (\S+)", re.MULTILINE)
 _HOUR_S = 3600
 _SHOWN = 3
+_FIRST_SCRAPE_S = 15.0
+"""A Prometheus that has just started knows of no target yet."""
 _DROPPED = q.select(q.series(n.METRIC_OTEL_SDK_PROCESSOR_SPAN_PROCESSED), [q.is_(n.ERROR_TYPE)])
 _LOST = tuple(
     alerts.collected(f"{metric}_spans")
@@ -60,7 +62,7 @@ class Prometheus:
             )
             return
         for part in (
-            self._targets(),
+            self._targets(wait_s),
             self._storage(),
             self._series(trace_id, before, wait_s),
             self._rules(),
@@ -87,11 +89,17 @@ class Prometheus:
         data = self._data("query", query=promql)
         return float(data["result"][0]["value"][1]) if data and data["result"] else 0.0
 
-    def _targets(self) -> Iterator[Check]:
-        data = self._data("targets", state="active")
-        if data is None:
-            return
-        targets = data["activeTargets"]
+    def _targets(self, wait_s: float) -> Iterator[Check]:
+        targets: list[dict[str, Any]] = []
+
+        def scraped() -> bool:
+            data = self._data("targets", state="active")
+            targets[:] = data["activeTargets"] if data else []
+            return data is None or (bool(targets) and all(each["health"] != "unknown" for each in targets))
+
+        known = within(min(wait_s, _FIRST_SCRAPE_S), scraped)
+        if known and not targets:
+            return  # others that speak its API have none
         down = [each for each in targets if each["health"] == "down"]
         for each in down:
             yield Check(

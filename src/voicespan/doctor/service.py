@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from voicespan import names as n
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT = q.series(n.METRIC_VOICE_SERVICE_UP)
 _DROPPED = q.series(n.METRIC_OTEL_SDK_PROCESSOR_SPAN_PROCESSED)
+_FAILED = re.compile(r'error_type="[^"]')
 _ABSENT = (404, 405)
 _REFUSED = (401, 403)
 
@@ -86,7 +88,7 @@ def _scraped(program: Program) -> Iterator[Check]:
         )
         return
     yield Check("scrape", "ok", f"{where} has {number(families, 'metric')}; {_HEARTBEAT} is {up[0].split()[-1]}")
-    dropped = sum(float(line.split()[-1]) for line in samples if line.startswith(_DROPPED) and "error_type=" in line)
+    dropped = sum(float(line.split()[-1]) for line in samples if line.startswith(_DROPPED) and _FAILED.search(line))
     if dropped:
         yield Check(
             "dropped",

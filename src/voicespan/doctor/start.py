@@ -37,7 +37,12 @@ class Started:
     @property
     def trace_id(self) -> str | None:
         """The trace of the turn that was sent; None when none was."""
-        sent = self.told["sampled"] and self.told["sent"] and choice.CONFIGURATOR in self.told["loaded"]
+        sent = (
+            self.told["sampled"]
+            and self.told["exporters"]
+            and self.told["sent"]
+            and choice.CONFIGURATOR in self.told["loaded"]
+        )
         return str(self.told["trace_id"]) if sent else None
 
 
@@ -151,6 +156,8 @@ def _sent(started: Started) -> Check:
             "was not sampled, so nothing is recorded",
             "see OTEL_TRACES_SAMPLER, OTEL_TRACES_EXPORTER and VOICESPAN_DISABLED",
         )
+    if not told["exporters"]:
+        return Check("test turn", "warn", "was not sent: no exporter", "see the line of the traces")
     if not told["sent"]:
         return Check("test turn", "fail", "was not taken where spans are sent", "see the line of the traces")
     return Check("test turn", "ok", f"sent: trace {told['trace_id']} of {SERVICE}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -80,6 +81,7 @@ def _speak(send_ms: int) -> dict[str, Any]:
         "loaded": sorted(distro.loaded),
         "provider": f"{type(provider).__module__}.{type(provider).__qualname__}",
         "trace_id": f"{turn.trace_id:032x}",
+        "exporters": any(name.strip() != "none" for name in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")),
         "sampled": turn.record.sampled,
         "sent": send_ms > 0 and flush(send_ms) is not False,
         "counters": diagnostics.counters.snapshot(),
