@@ -32,6 +32,9 @@ COMMANDS = {
     "ui": Entry("voicespan.local.commands:ui", "Receive turns on this machine and show them.", "ui"),
     "stack": Entry("voicespan.stack.command:stack", "Run the back ends on this machine.", "stack"),
     "slo": Entry("voicespan.stack.slo:slo", "Write the rules that hold a service to its objectives.", "stack"),
+    "latency-test": Entry(
+        "voicespan.latency.command:latency_test", "Call an agent many times, and say how long callers wait.", "demo"
+    ),
     "demo": Entry("voicespan.demo.command:demo", "Run the reference voice agent.", "demo"),
 }
 
