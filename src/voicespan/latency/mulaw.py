@@ -1,27 +1,26 @@
 """G.711 mu-law at 8 kHz, the sound of telephone gateways, from and to 16-bit sound at 16 kHz.
 
-The companding is that of ITU-T G.711 as in Sun's public-domain g711.c: a bias of 132 on 16-bit samples, 8 segments.
+The companding is that of ITU-T G.711 on samples of 14 bits, as in Sun's public-domain g711.c: a bias of 33, 8 segments.
 """
 
 from __future__ import annotations
 
 from array import array
 
-_BIAS = 0x84
-_CLIP = 32_635
+_BIAS = 33
+_CLIP = 8_158
 
 
 def _decoded(code: int) -> int:
     code = ~code & 0xFF
-    magnitude = (((code & 0x0F) << 3) + _BIAS << ((code & 0x70) >> 4)) - _BIAS
-    return -magnitude if code & 0x80 else magnitude
+    magnitude = ((((code & 0x0F) << 1) + _BIAS) << ((code & 0x70) >> 4)) - _BIAS
+    return -4 * magnitude if code & 0x80 else 4 * magnitude
 
 
 def _encoded(sample: int) -> int:
-    sign, magnitude = (0x80, -sample) if sample < 0 else (0, sample)
-    magnitude = min(magnitude, _CLIP) + _BIAS
-    segment = magnitude.bit_length() - 8
-    return ~(sign | (segment << 4) | ((magnitude >> (segment + 3)) & 0x0F)) & 0xFF
+    magnitude = min(abs(sample >> 2), _CLIP) + _BIAS
+    segment = magnitude.bit_length() - 6
+    return ~((0x80 if sample < 0 else 0) | (segment << 4) | ((magnitude >> (segment + 1)) & 0x0F)) & 0xFF
 
 
 _SAMPLES = tuple(_decoded(code) for code in range(256))
