@@ -95,15 +95,6 @@ def test_a_service_that_sets_up_again(receiver: Receiver, tmp_path: Path) -> Non
     assert report["start"][:2] == ("fail", "cannot import no_bot: ModuleNotFoundError: No module named 'no_bot'")
 
 
-def test_nobody_takes_the_turn() -> None:
-    """Where no exporter is, each signal says how to have one, and the turn is not said to have been sent."""
-    code, report = doctor(OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
-    assert report["traces"][0] == report["metrics"][0] == "warn"
-    assert "OTEL_TRACES_EXPORTER=otlp" in report["traces"][2]
-    assert report["test turn"] == ("warn", "was not sent: no exporter", "see the line of the traces")
-    assert code == 0
-
-
 def test_another_configurator_is_loaded(receiver: Receiver) -> None:
     """Where voicespan is not what is loaded, the start says so."""
     code, report = doctor(OTEL_PYTHON_CONFIGURATOR="none", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from voicespan.doctor import installation, machine
+from voicespan.doctor import installation, machine, start
 from voicespan.sdk.spool import Spool
 
 if TYPE_CHECKING:
@@ -171,3 +171,28 @@ def test_the_spool(tmp_path: Path) -> None:
     assert broken.verdict == "fail"
     assert "Not a directory" in broken.message
     assert len(list(tmp_path.rglob("*.gz"))) == 1
+
+
+def test_a_start_is_judged_by_what_it_tells() -> None:
+    """A turn that was not sampled, not exported or not taken is not said to have arrived, and why is said."""
+    told = {
+        "loaded": ["OTEL_PYTHON_CONFIGURATOR", "OTEL_PYTHON_DISTRO"], "provider": "p", "trace_id": "0" * 32,
+        "exporters": True, "sampled": True, "sent": True, "counters": {}, "said": [], "doubles": [], "broken": [],
+    }  # fmt: skip
+
+    def judged(**changes: object) -> tuple[str | None, list[Check]]:
+        started = start.Started(told | changes)
+        return started.trace_id, bad(start.examine(started, ()))
+
+    assert judged() == ("0" * 32, [])
+    for changes, verdict, says in (
+        ({"sampled": False}, "fail", "was not sampled"),
+        ({"exporters": False}, "warn", "no exporter"),
+        ({"sent": False}, "fail", "was not taken"),
+        ({"counters": {"mark.refused": 2}}, "warn", "mark.refused 2"),
+        ({"said": [["internal", "something went wrong"]]}, "warn", "something went wrong"),
+    ):
+        trace_id, checks = judged(**changes)
+        check = only(checks)
+        assert (check.verdict, says in check.message) == (verdict, True)
+        assert (trace_id is None) == (check.name == "test turn")

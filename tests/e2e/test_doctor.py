@@ -46,6 +46,7 @@ def doctor(collector: Collector, prometheus: Prometheus, wait_s: int) -> tuple[i
     return done.returncode, {check["name"]: check for check in worst}
 
 
+@pytest.mark.covers("B-S07")
 def test_the_turn_is_followed_to_its_exemplar(tmp_path: Path) -> None:
     """The test turn is found as a series and as a dot that leads to it; only the Alertmanager is missing."""
     with Store() as store:

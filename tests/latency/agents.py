@@ -30,10 +30,10 @@ _END_S = 0.2
 class Agent(ABC):
     """Greets, and answers each question after a while; `silences_s` is how long its callers waited, as it saw them."""
 
-    def __init__(self, *, greets: bool = True, hangs_up: tuple[int, ...] = (), mute: tuple[int, ...] = ()) -> None:
+    def __init__(self, *, greets: bool = True, hangs_up: tuple[int, ...] = ()) -> None:
         self.silences_s: list[float] = []
         self.calls = 0
-        self._greets, self._hangs_up, self._mute = greets, hangs_up, mute
+        self._greets, self._hangs_up = greets, hangs_up
 
     async def __call__(self, connection: ServerConnection) -> None:
         number, self.calls = self.calls, self.calls + 1
@@ -49,8 +49,6 @@ class Agent(ABC):
                 if number in self._hangs_up:
                     await connection.close()
                     return
-                if number in self._mute:
-                    continue
                 self.silences_s.append(time.monotonic() - loud_s)
                 await self.speak(connection, 1, tone(0.3))
 
