@@ -104,8 +104,10 @@ def test_another_configurator_is_loaded(receiver: Receiver) -> None:
 
 
 def test_the_lines_for_people() -> None:
-    """Without --json each check is a line, with what to do below it."""
-    done = Service("", (), command=(*DOCTOR, "--offline"), OTEL_SERVICE_NAME="").finish()
+    """Without --json each check is a line, with what to do below it; also where OpenTelemetry cannot be imported."""
+    done = Service("", (), command=(*DOCTOR, "--offline"), OTEL_SERVICE_NAME="", OTEL_PROPAGATORS="b4").finish()
+    assert "fail  propagators: OTEL_PROPAGATORS names b4, which is not installed" in done.out
+    assert done.code == 1
     assert (
         "warn  service name: not set: the service appears as unknown_service\n      -> OTEL_SERVICE_NAME=...\n"
         in done.out

@@ -12,7 +12,7 @@ import click
 
 from voicespan import settings
 from voicespan.distro import set_defaults
-from voicespan.doctor import delivery, grafana, installation, machine, reading, service, start
+from voicespan.doctor import delivery, grafana, installation, left_out, machine, reading, service, start
 from voicespan.doctor.ask import Program
 from voicespan.doctor.check import Check, Wanted
 from voicespan.doctor.prometheus import Prometheus
@@ -53,7 +53,7 @@ def doctor(*, as_json: bool, offline: bool, headers: tuple[str, ...], **wanted: 
     pairs = tuple((name, value) for name, _, value in (text.partition("=") for text in headers))
     failed = False
     found: list[Check] = []
-    for check in examine(os.environ, Wanted(**wanted, headers=pairs), offline=offline):  # type: ignore[arg-type]
+    for check in examine({**os.environ, **left_out}, Wanted(**wanted, headers=pairs), offline=offline):  # type: ignore[arg-type]
         failed = failed or check.verdict == "fail"
         found.append(check)
         if not as_json:
