@@ -49,6 +49,7 @@ def test_the_pipeline_gives_a_turn_for_every_question(tmp_path: Path) -> None:
     assert {turn.service for turn in turns} == {"bot"}
 
 
+@pytest.mark.covers("D-K02")
 def test_the_livekit_agent_gives_a_turn_for_every_utterance(tmp_path: Path) -> None:
     """Under `voicespan run` the unchanged LiveKit agent sends its greeting, two answers, and the one cut off."""
     pytest.importorskip("livekit.agents", reason="livekit-agents is not installed")
@@ -103,7 +104,7 @@ async def ask(port: int, *questions: str) -> list[int]:
         return frames
 
 
-@pytest.mark.covers("F-R13", "C-T08")
+@pytest.mark.covers("F-R13", "C-T08", "A-K02")
 def test_the_fastapi_service_gives_a_turn_for_every_question(tmp_path: Path, redis_port: int) -> None:
     """The unchanged service with its environment file: a turn for each question, across the worker and Redis."""
     folder = EXAMPLES / "fastapi"

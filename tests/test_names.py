@@ -138,6 +138,7 @@ PROMETHEUS = {
 CATALOG_BOUNDARIES_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1, 1.5, 2, 2.5, 3, 3.5, 5, 10)
 
 
+@pytest.mark.covers("D-S07")
 def test_docs_repeat_the_module() -> None:
     """docs/names.md is exactly what `python -m voicespan.names` prints."""
     docs = Path(__file__).parent.parent / "docs" / "names.md"

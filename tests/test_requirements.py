@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def run(paths: tuple[str, str], second_passes: str) -> None:
     folder = Path(paths[0]).parent
     (folder / "test_it.py").write_text(TESTS.format(second_passes))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", f"--junitxml={paths[0]}", str(folder)]
-    subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}  # for what the conftest imports
+    subprocess.run(command, cwd=folder, env=environ, capture_output=True, check=False)
 
 
 def test_a_requirement_is_as_good_as_the_worst_of_its_tests(

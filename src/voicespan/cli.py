@@ -21,7 +21,7 @@ class Entry:
 
 COMMANDS = {
     "run": Entry("voicespan.run:run", "Run a command with voicespan switched on."),
-    "doctor": Entry("voicespan.doctor:doctor", "Say what a service started here would load, and where it would send."),
+    "doctor": Entry("voicespan.doctor.command:doctor", "Say whether a service started here is seen, and what to do."),
     "stages": Entry("voicespan.stagemap.command:stages", "Check a stage map (VOICESPAN_STAGES).", "stages"),
     "turns": Entry("voicespan.local.commands:turns", "List turns: slow ones, or by stage, outcome, session.", "ui"),
     "show": Entry("voicespan.local.commands:show", "Draw one turn as a waterfall in the terminal.", "ui"),
@@ -32,6 +32,9 @@ COMMANDS = {
     "ui": Entry("voicespan.local.commands:ui", "Receive turns on this machine and show them.", "ui"),
     "stack": Entry("voicespan.stack.command:stack", "Run the back ends on this machine.", "stack"),
     "slo": Entry("voicespan.stack.slo:slo", "Write the rules that hold a service to its objectives.", "stack"),
+    "latency-test": Entry(
+        "voicespan.latency.command:latency_test", "Call an agent many times, and say how long callers wait.", "demo"
+    ),
     "demo": Entry("voicespan.demo.command:demo", "Run the reference voice agent.", "demo"),
 }
 

@@ -6,7 +6,10 @@ import os
 import sys
 import threading
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Level = Literal["debug", "warning"]
 
@@ -20,6 +23,9 @@ _LOCK_TIMEOUT_S = 0.05
 
 _said: dict[str, tuple[float]] = {}
 
+listener: Callable[[str, str], None] | None = None
+"""Is given every key and message that is due, also those that VOICESPAN_LOG_LEVEL keeps from stderr."""
+
 
 def say(key: str, message: str, *, level: Level = "warning") -> bool:
     """Write one line `voicespan: <message>` on stderr, at most once a minute for each `key`.
@@ -29,11 +35,24 @@ def say(key: str, message: str, *, level: Level = "warning") -> bool:
     try:
         if not _due(key):
             return False
+        if listener is not None:
+            listener(key, message)
         if _shown(level):
             _write(message)
     except Exception:  # a diagnosis must never become the failure
         return False
     return True
+
+
+def caller(*skipped: str) -> str:
+    """Return file and line of who called, past OpenTelemetry, logging and the modules that are `skipped`."""
+    frame = sys._getframe()  # noqa: SLF001
+    while frame.f_back is not None:
+        frame = frame.f_back
+        module = str(frame.f_globals.get("__name__", ""))
+        if not module.startswith(("opentelemetry.", "logging", "importlib.", __name__, *skipped)):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return "somebody"
 
 
 def number(count: int, noun: str) -> str:

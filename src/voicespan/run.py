@@ -61,7 +61,7 @@ def run(
     # Looking through all installed packages takes its time, so only where somebody chose otherwise.
     chosen = [variable for variable in choice.GROUPS if environ[variable] != choice.NAME]
     problems = [choice.Choice.read(variable, environ).problem for variable in chosen]
-    for problem in filter(None, [*problems, _other_python(command[0]), _propagators(environ)]):
+    for problem in filter(None, [*problems, other_python(command[0]), _propagators(environ)]):
         say(f"run: {problem}", problem)
     viewer = {name: value for name, value in viewer.items() if value is not None}
     if ui:
@@ -116,7 +116,7 @@ def _python_path(before: str) -> list[str]:
     return [start, *([] if here in others else [here]), *others]
 
 
-def _other_python(command: str) -> str | None:
+def other_python(command: str) -> str | None:
     """Return what is wrong when `python` is not the one that voicespan is installed for."""
     found, ours = shutil.which(command), Path(sys.executable).parent / command
     if not command.startswith("python") or found is None or not ours.exists() or Path(found).parent == ours.parent:

@@ -127,6 +127,7 @@ def of(store: Loki, folder: Path) -> dict[str, str]:
     return {"VOICESPAN_LOKI_ENDPOINT": store.endpoint, "VOICESPAN_LOG_FILES": str(folder / "logs/*.log")}
 
 
+@pytest.mark.covers("C-G07")
 def test_files_are_read_once_and_redacted(tmp_path: Path) -> None:
     """Lines of voicespan's form become records of their turn; other lines are kept; a restart reads on where it was."""
     line = {

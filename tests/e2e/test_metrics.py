@@ -218,6 +218,7 @@ def test_every_metric_is_on_the_scrape_endpoints(told: Told) -> None:
     assert {name: what for name, what in wrong.items() if what} == {}
 
 
+@pytest.mark.covers("A-V04", "A-V06")
 @pytest.mark.covers("F-EP18", *(row for row, *_ in CATALOG))
 @pytest.mark.parametrize(("row", "name", "kind"), CATALOG, ids=[f"{row} {name}" for row, name, _ in CATALOG])
 def test_every_name_of_the_catalog_is_told(told: Told, row: str, name: str, kind: str) -> None:
@@ -239,6 +240,7 @@ def test_every_metric_is_at_the_collector(told: Told) -> None:
 @pytest.mark.covers(
     "F-EP18", "C-M07", "C-M14", "C-M20", "E-M02", "A-M02", "A-M03", "A-M26", *(row for row, *_ in SPANS)
 )
+@pytest.mark.covers("A-V03", "A-V05", "A-T17", "A-U09")
 @pytest.mark.parametrize(("row", "family", "labels", "split"), SPANS, ids=[row for row, *_ in SPANS])
 def test_every_span_is_a_metric_at_the_collector(
     told: Told, row: str, family: str, labels: dict[str, str], split: tuple[str, ...]

@@ -243,6 +243,7 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
         yield Watch(gateways, prometheus, messages, tmp_path, stack)
 
 
+@pytest.mark.covers("A-V15")
 def test_every_alert_that_pages_has_paged(watch: Watch) -> None:
     """For each alert with which somebody is woken there is a fault at which they are, and it is the only reason."""
     calls = Calls()

@@ -250,7 +250,7 @@ def test_tempo_keeps_to_its_folder(loaded: Loaded) -> None:
     assert "/var/" not in get(f"{loaded.tempo.url}/status/config")
 
 
-@pytest.mark.covers("B-T07", "A-V13")
+@pytest.mark.covers("B-T07", "A-V13", "B-S07")
 def test_dots_open_turns(loaded: Loaded) -> None:
     """The exemplars of every latency panel are traces that Tempo has."""
     if loaded.tempo is None:

@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from tests.local.otlp import request, turn
 
 from voicespan.cli import main
+from voicespan.doctor import reading
+from voicespan.doctor.check import Wanted
 from voicespan.stack.programs import TEMPO
 
 from .stack import until
@@ -60,6 +62,8 @@ def test_turns_in_tempo_are_found_shown_and_compared(tempo: Tempo) -> None:
     send(tempo, *old, *new, slow)
     there = ("--from", tempo.url)
     until(lambda: tempo.ask(f"/api/v2/traces/{slow.hex}")["trace"].get("resourceSpans"), "the trace is there")
+    (read,) = reading.tempo(Wanted(tempo=tempo.url, wait_s=10), slow.hex)
+    assert read.verdict == "ok", read
     shown = run("show", slow.hex, *there)
     assert "The user waited 4.00 s: 4.00 s (100 %) for the model small-chat (llm)." in shown
     assert "tts.inference" in shown  # the worker's spans as well

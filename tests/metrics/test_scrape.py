@@ -168,6 +168,7 @@ def test_a_token_keeps_others_out(authorization: str, status: int) -> None:
         assert answer[1]["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.covers("A-V01")
 def test_the_port_answers_on_both_paths(reader: Reader) -> None:
     """/metrics and /prometheus are the same, all else is not found."""
     record(n.METRIC_VOICE_INTENTS, 1)

@@ -87,7 +87,7 @@ def test_the_image_builds_the_same() -> None:
 # The configuration
 
 
-@pytest.mark.covers("F-R08")
+@pytest.mark.covers("F-R08", "B-S06")
 def test_labels_and_buckets_are_those_of_the_names(config: dict[str, Any]) -> None:
     """The labels of span-derived metrics and their buckets are the ones of the names module, in seconds."""
     metrics = config["connectors"]["span_metrics"]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +15,11 @@ from click.testing import CliRunner
 
 from voicespan import names as n
 from voicespan.cli import main
-from voicespan.stack import generate, rules, scrape
+from voicespan.stack import generate, rules, scrape, services
 from voicespan.stack.programs import TEMPO, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from voicespan.stack.objectives import Objectives
 
@@ -99,6 +99,15 @@ def test_both_configurations_differ_in_addresses_only() -> None:
     """In containers the same is scraped as on one machine."""
     texts = [(DEPLOY / "prometheus" / name).read_text() for name in ("prometheus.yml", "prometheus-compose.yml")]
     assert len({re.sub(r"[\w.-]+:\d{4}", "", text) for text in texts}) == 1
+
+
+@pytest.mark.covers("A-S04", "B-S04")
+def test_history_is_kept() -> None:
+    """Prometheus keeps a month, in containers unless somebody says otherwise."""
+    kept = "--storage.tsdb.retention.time="
+    compose = read("compose.yaml")["services"]["prometheus"]["command"]
+    assert f"{kept}${{PROMETHEUS_RETENTION:-30d}}" in compose
+    assert f"{kept}30d" in services._prometheus(Path("prometheus"), DEPLOY, Path("state")).command
 
 
 @pytest.mark.covers("A-S02", "C-S11", "D-S05")

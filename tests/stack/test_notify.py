@@ -43,7 +43,7 @@ def amtool(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.covers("A-N01", "A-N02", "C-N01", "C-N02", "C-N05", "C-N06", "C-N07", "E-N01", "E-X03")
+@pytest.mark.covers("A-N01", "A-N02", "C-N01", "C-N02", "C-N05", "C-N06", "C-N07", "E-N01", "E-X03", "C-E06")
 def test_the_configuration_is_one() -> None:
     """amtool accepts it; Slack, PagerDuty, mail and webhook are there, with secrets in files."""
     assert "SUCCESS" in amtool("check-config", str(CONFIG))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -14,10 +12,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from voicespan.demo import pcm, protocol
+from voicespan.demo.microphone import Microphone
 from voicespan.demo.recording import Recording
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+
+    from voicespan.demo.microphone import Utterance
 
 _FRAME_NS = pcm.FRAME_MS * 1_000_000
 _JITTER_FRAMES = 2
@@ -25,22 +26,10 @@ _AHEAD_FRAMES = 6
 """So many frames of a speech come at once."""
 _LONGEST_LOSS = 5
 _PAUSE_NS = 500_000_000
-_NOISE = 12
 _FIRST_EXCHANGES = 5
 _MOST_EXCHANGES = 50
 _GOOD_ROUND_TRIP_NS = 5_000_000
 _EXCHANGE_EVERY_FRAMES = 100
-
-
-@dataclass(slots=True)
-class Utterance:
-    """What the caller said, as positions in the recording, and the trace that the agent gave it."""
-
-    name: str
-    begin: int = -1
-    end: int = -1
-    traceparent: str | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -86,15 +75,12 @@ class Telephone:
         """Prepare a call; `in_vain` says how often it was tried before, without success."""
         self._in_vain = in_vain
         self.recording = Recording()
-        self.utterances: list[Utterance] = []
         self.speeches: list[Playing] = []
         self.began_ns = 0
         self.clock_offset_ns = clock_offset_ns
         self.hung_up = False
         self._url = url
-        self._noise = _noise_frames(seed)
-        self._microphone: deque[bytes] = deque()
-        self._speaking: Utterance | None = None
+        self._microphone = Microphone(self.recording, seed)
         self._new_speech = asyncio.Event()
         self._round_trips_ns: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,11 +105,12 @@ class Telephone:
 
     def say(self, name: str, sound: bytes) -> Utterance:
         """Begin to make this sound; the utterance's `done` is set when it is over."""
-        utterance = Utterance(name)
-        self._microphone.extend(pcm.frames(sound))
-        self._speaking = utterance
-        self.utterances.append(utterance)
-        return utterance
+        return self._microphone.say(name, sound)
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        """What was said."""
+        return self._microphone.utterances
 
     async def speech(self, number: int) -> Playing | None:
         """Wait until the agent's speech with this number, from 0, is heard, and return it; None when it hangs up."""
@@ -216,7 +203,7 @@ class Telephone:
             await asyncio.sleep(max(0, due_ns - self._now_ns()) / 1e9)
             # A host that was away for longer than a slot has heard nothing then: its speaker had run dry.
             late = self._now_ns() - due_ns > _FRAME_NS
-            await self._send(self._captured())
+            await self._send(self._microphone.captured())
             await self._play(None if late or not self.speeches else self.speeches[-1], due_ns)
             if self._slots % _EXCHANGE_EVERY_FRAMES == 0:
                 await self._ping()
@@ -226,22 +213,6 @@ class Telephone:
             await self._connection.send(frame)
         except ConnectionClosed:
             self._lose()
-
-    def _captured(self) -> bytes:
-        """The sound of the slot that is just over."""
-        begin = len(self.recording.said) // 2
-        if self._microphone:
-            frame = self._microphone.popleft()
-            if self._speaking is not None:
-                self._speaking.begin = begin if self._speaking.begin < 0 else self._speaking.begin
-                self._speaking.end = begin + pcm.FRAME_SAMPLES
-        else:
-            if self._speaking is not None:
-                self._speaking.done.set()
-                self._speaking = None
-            frame = self._noise[self._slots % len(self._noise)]
-        self.recording.said += frame
-        return frame
 
     async def _play(self, speech: Playing | None, slot_ns: int) -> None:
         """Give the speaker the slot that begins at `slot_ns`."""
@@ -266,7 +237,7 @@ class Telephone:
 
     def _waited(self, slot_ns: int) -> dict[str, int]:
         """How long the caller has waited for this speech, unless it still speaks or has not spoken yet."""
-        if self._speaking is not None or not self.utterances:
+        if self._microphone.speaking is not None or not self.utterances:
             return {}
         return {"waited": max(0, slot_ns - self.began_ns - self.utterances[-1].end * 1_000_000_000 // pcm.RATE)}
 
@@ -295,18 +266,10 @@ class Telephone:
     @property
     def _slots(self) -> int:
         """How many slots the microphone has finished."""
-        return len(self.recording.said) // pcm.FRAME_BYTES
+        return self._microphone.slots
 
     def _slot_begin_ns(self, slot: int) -> int:
         return self.began_ns + slot * _FRAME_NS
 
     def _now_ns(self) -> int:
         return time.monotonic_ns() + self.clock_offset_ns
-
-
-def _noise_frames(seed: int) -> list[bytes]:
-    """A second of the faint noise that every line has."""
-    generator = random.Random(seed)  # noqa: S311 - sound, no secret
-    return [
-        array("h", (generator.randint(-_NOISE, _NOISE) for _ in range(pcm.FRAME_SAMPLES))).tobytes() for _ in range(50)
-    ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401
 import logging
 import os
-import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.trace import TracerProvider
 
 from voicespan import hooked, scores, settings
-from voicespan.diagnostics import say
+from voicespan.diagnostics import caller, say
 from voicespan.metrics.instruments import nobody_reads, views
 from voicespan.metrics.start import start as start_metrics
 from voicespan.sdk import resource
@@ -228,17 +227,7 @@ def _second_provider(record: logging.LogRecord) -> bool:
     kind = message.split()[3]
     say(
         f"second.{kind}",
-        f"{_caller()} set a second {kind}, which OpenTelemetry ignores: leave the set-up to voicespan, "
+        f"{caller(__name__)} set a second {kind}, which OpenTelemetry ignores: leave the set-up to voicespan, "
         "or start the service without it",
     )
     return False
-
-
-def _caller() -> str:
-    frame = sys._getframe()  # noqa: SLF001
-    while frame.f_back is not None:
-        frame = frame.f_back
-        module = str(frame.f_globals.get("__name__", ""))
-        if not module.startswith(("opentelemetry.", "logging", __name__)):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return "somebody"

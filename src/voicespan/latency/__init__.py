@@ -1,0 +1,1 @@
+"""`voicespan latency-test`: calls an agent many times, and says how long its callers wait."""
