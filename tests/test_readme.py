@@ -43,6 +43,7 @@ DOCUMENTS = (
     "docs/guide.md",
     "docs/index.md",
     "docs/integrations.md",
+    "docs/latency-test.md",
     "docs/logs.md",
     "docs/metrics.md",
     "docs/production.md",
@@ -370,6 +371,22 @@ def proves_health() -> None:
     assert "--port 8010" in (ROOT / "examples/tts/README.md").read_text()
 
 
+def proves_doctor() -> None:
+    """tests/doctor seeds what each of these looks for, and asks the back ends and a service; these are its options."""
+    command = [sys.executable, "-m", "voicespan", "doctor", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(f"  --{name} " in said for name in ("prometheus", "tempo", "grafana", "import", "service", "offline"))
+    script = (ROOT / "tests/doctor/test_command.py").read_text()
+    assert all(name in script for name in ('"--import", "bot"', '"--offline"'))
+
+
+def proves_latency_test() -> None:
+    """tests/latency calls agents with these options; what pytest runs, test_benchmarks.py of tests/e2e runs too."""
+    script = (ROOT / "tests/latency/test_command.py").read_text()
+    assert all(name in script for name in ('"--calls"', '"--save"', '"--baseline"', "target"))
+    assert "tests/performance" in (ROOT / "tests/e2e/test_benchmarks.py").read_text()
+
+
 def proves_score() -> None:
     """tests/local/test_scoring.py scores a turn with these options."""
     assert '"score", "last", "--name", "helpful", "--value"' in (ROOT / "tests/local/test_scoring.py").read_text()
@@ -400,7 +417,10 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"VOICESPAN_STAGES=\S+ voicespan run -- uvicorn app:app|voicespan stages check voicespan\.yaml": proves_stages,
     r"cp deploy/\.env\.example deploy/\.env|docker compose -f deploy/compose\.yaml up --detach --wait": proves_compose,
     r"voicespan slo deploy/slo\.yaml --output deploy/prometheus/rules|voicespan stack reload": proves_slo,
-    r"curl http://localhost:(8010/health|13133/|9090/api/v1/targets|3000/api/health)": proves_health,
+    r"voicespan doctor --(prometheus .* --tempo .* --grafana .*|import bot|service .*|offline)": proves_doctor,
+    r"voicespan latency-test ws://.*": proves_latency_test,
+    r"pytest tests/performance/ -v -m (benchmark|regression)": proves_latency_test,
+    r"curl http://localhost:(8010/(health|prometheus)|13133/|9090/api/v1/targets|3000/api/health)": proves_health,
     r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,
 }
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands(document)})
