@@ -169,11 +169,35 @@ def test_the_slow_turn_is_two_clicks_away(browser: Browser, receiver: Receiver) 
         strip = page.locator("#turn .strip").get_attribute("aria-label")
         assert strip is not None
         assert "llm 2.35 s" in strip
+        labels = [page.locator(f"#turn .strip .on-{stage}").inner_text() for stage in ("endpoint", "llm", "tts")]
+        assert labels == ["", "llm 2.35 s", ""]  # what is too narrow for its name has it in the tooltip
+        assert page.locator("#turn .silence-strip .scale").inner_text().split("\n")[-1] == "user hears the reply"
+        beside = page.locator("#turn .compare tr", has=page.get_by_role("rowheader", name="llm", exact=True))
+        assert beside.locator("td.worse").inner_text() == "+2.00 s"
+        assert page.locator(f"#list tr[data-turn='{slow.hex}'] .mostly").inner_text() == "llm 94 %"
         assert page.locator("#turn .waterfall.heard .row").count() == len(slow.spans)
         page.get_by_role("button", name="llm.ttft").click()
         assert "voice.critical_path" in page.locator("#turn .details").inner_text()
         page.go_back()
         page.wait_for_selector("#turn", state="hidden")
+
+
+@needs_chromium
+def test_the_dot_next_to_the_pointer_is_taken(browser: Browser, receiver: Receiver) -> None:
+    """Where dots are close together, a click opens the nearest one."""
+    turns = [recent(index, 0.5 + index % 3 / 10) for index in range(60)]
+    add(receiver, *turns)
+    with opened(browser, receiver) as page:
+        canvas = page.locator("#plot canvas").bounding_box()
+        assert canvas is not None
+        for number in (29, 30, 31):
+            x, y = page.evaluate(
+                """(number) => import("/chart.js").then(({ places: { x, y } }) =>
+                  [x[number] / devicePixelRatio, y[number] / devicePixelRatio])""",
+                number,
+            )
+            page.mouse.click(canvas["x"] + x, canvas["y"] + y)
+            page.wait_for_selector(f"#turn .foot code:text-is('{turns[number].hex}')")
 
 
 @needs_chromium
@@ -518,6 +542,11 @@ def test_turns_are_sorted_by_what_has_no_span(browser: Browser, receiver: Receiv
         assert "150 ms" in found.nth(0).inner_text()
         page.locator("#sort").select_option("unattributed")
         page.wait_for_selector(f"#list tbody tr:first-child[data-turn='{made[0].hex}']")
+        # A head orders by its column, and the other way round at the next click.
+        for place, arrow in ((1, "↑"), (0, "↓")):
+            page.locator("#list th button[data-key=by-unattributed]").click()
+            page.wait_for_selector(f"#list tbody tr:first-child[data-turn='{made[place].hex}']")
+            assert arrow in page.locator("#list th[aria-sort]").inner_text()
 
 
 @needs_chromium

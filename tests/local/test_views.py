@@ -367,6 +367,10 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
             assert words in found
         page.locator(".quiet-time").nth(2).click()
         page.wait_for_selector(f"#turn .foot code:text-is('{third.hex}')")
+        page.get_by_role("link", name="interrupts turn 2").click()  # a link leads where it says, not to its line's turn
+        page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
+        page.locator(".spoken li").nth(0).click(position={"x": 5, "y": 5})
+        page.wait_for_selector(f"#turn .foot code:text-is('{first.hex}')")
         page.locator(".spoken li").nth(1).click(position={"x": 5, "y": 5})
         page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
         assert f"turn={second.hex}" in page.url
@@ -454,6 +458,9 @@ def test_cause_of_each_turn_of_the_demo_is_two_clicks_away(browser: Browser, rec
             page.locator(f"#list tr[data-turn='{turn.trace_id}'] td").nth(3).click()
             page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
             assert page.locator("#turn .why").inner_text() == cause(turn)
+            if turn.response_ns:
+                end = "user gave up" if turn.unanswered else "user hears the reply"
+                assert page.locator("#turn .silence-strip .scale span").last.inner_text() == end
 
 
 def test_demo_is_a_conversation(browser: Browser, receiver: Receiver) -> None:
