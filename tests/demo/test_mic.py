@@ -22,10 +22,11 @@ from voicespan.demo import pcm
 from voicespan.demo.speech import CALLER, synthesized
 from voicespan.local.reader import Reader
 
+from .relay import relayed
 from .sounds import noise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from playwright.sync_api import Browser
 
@@ -54,9 +55,9 @@ pytestmark = [
 ]
 
 
-def script(path: Path) -> float:
+def script(path: Path, said: Sequence[tuple[float, str]] = SAID) -> float:
     """Write what the microphone hears as a WAV file, and return its length in seconds."""
-    sound = b"".join(pcm.silence(pause_s) + synthesized(f"{text}?", CALLER) for pause_s, text in SAID)
+    sound = b"".join(pcm.silence(pause_s) + synthesized(f"{text}?", CALLER) for pause_s, text in said)
     sound += pcm.silence(AFTER_S)
     under = array("h", noise(pcm.seconds(sound), 12))
     mixed = array("h", (max(-32768, min(32767, a + b)) for a, b in zip(array("h", sound), under, strict=True)))
@@ -278,3 +279,54 @@ def test_the_tracker_says_it_in_the_exact_words(conversation: Conversation) -> N
     counted = conversation.metrics["counters"]
     assert counted["audio_sent_bytes"] == 640 * counted["audio_sent_chunks"] > 0
     assert counted["audio_received_bytes"] == 640 * counted["audio_received_chunks"] > 0
+
+
+PLAYS = """() => window.perfTracker.metrics().turns.some(({ marks }) =>
+  marks.speech_end && marks.playback_start && !marks.playback_end)"""
+OVER = """() => document.querySelectorAll(".turn").length === 3 && !document.querySelector(".turn.open")"""
+
+
+def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path: Path) -> None:
+    """The user interrupts while nothing passes; afterwards each mark of the page is in its turn, once, at its time."""
+    script(tmp_path / "said.wav", ((4.5, STORY), (5.0, BALANCE)))
+    with (
+        demo(tmp_path) as address,
+        relayed(address) as network,
+        chromium(
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-audio-capture={tmp_path / 'said.wav'}%noloop",
+        ) as browser,
+    ):  # fmt: skip
+        page = browser.new_page()
+        page.goto(network.address)
+        page.get_by_role("button", name="Start talking").click()
+        page.wait_for_function(PLAYS, timeout=60_000)
+        network.cut()
+        cut_ms = page.evaluate("() => performance.now()")
+        page.wait_for_timeout(10_000)
+        mended_ms = page.evaluate("() => performance.now()")
+        network.mend()
+        page.wait_for_function(OVER, timeout=60_000)
+        origin_ms = page.evaluate("() => performance.timeOrigin")
+        turns = page.evaluate("() => window.perfTracker.metrics().turns")
+        reader = Reader(tmp_path / "demo.db")
+        told = [list(reader.spans(turn["traceparent"].split("-")[1])) for turn in turns]
+    assert len(turns) == 3
+    for turn, spans in zip(turns, told, strict=True):
+        (root,) = of(spans, n.SPAN_TURN)
+        marks = [
+            (event.attributes[n.VOICE_CLIENT_MARK], event.time_ns / NS_PER_MS - origin_ms)
+            for event in root.events if event.name == n.EVENT_CLIENT_MARK
+        ]  # fmt: skip
+        assert sorted(name for name, _ in marks) == sorted(turn["marks"])
+        for name, at_ms in marks:
+            assert at_ms == pytest.approx(turn["marks"][name], abs=TOLERANCE_MS), name
+    _, story, balance = turns
+    assert {name for name in balance["marks"] if cut_ms < balance["marks"][name] < mended_ms} == {
+        "speech_start", "speech_end",
+    }  # fmt: skip
+    phases = {span.attributes[n.VOICE_BARGE_IN_PHASE]: span for span in of(told[1], n.SPAN_BARGE_IN)}
+    for each in story["barge_in"]:
+        assert cut_ms < each["end_ms"] < mended_ms
+        assert phases[each["phase"]].end_ns / NS_PER_MS - origin_ms == pytest.approx(each["end_ms"], abs=TOLERANCE_MS)
+    assert phases.keys() == {"playback_stop", "server_cancel", "worker_pause", "total"}
