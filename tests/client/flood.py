@@ -1,6 +1,6 @@
-"""Bad requests, so many a second: `python flood.py PORT RATE SECONDS`, from the first line on stdin.
+"""Bad requests, so many a second: `python flood.py PORT RATE SECONDS`, once for each path that stdin has a line with.
 
-Prints how many were sent, how long it took, and the answers by status, as JSON.
+Prints the answers by status, as JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BAD = (
 )
 
 
-async def send(port: int, body: bytes) -> str:
+async def send(port: int, path: str, body: bytes) -> str:
     """Make one request on a connection of its own, and return the status of its answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /api/metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
     try:
         writer.write(head.encode() + body)
         return (await reader.readline()).split()[1].decode()
@@ -36,7 +36,7 @@ async def send(port: int, body: bytes) -> str:
         writer.close()
 
 
-async def flood(port: int, rate: float, seconds: float) -> Counter[str]:
+async def flood(port: int, path: str, rate: float, seconds: float) -> Counter[str]:
     """Send from so many tasks, each in its rhythm, none before its last answer."""
     answers: Counter[str] = Counter()
     begin = time.monotonic()
@@ -44,7 +44,7 @@ async def flood(port: int, rate: float, seconds: float) -> Counter[str]:
     async def one(first: int) -> None:
         for number in range(first, round(rate * seconds), AT_A_TIME):
             await asyncio.sleep(begin + number / rate - time.monotonic())
-            answers[await send(port, BAD[number % len(BAD)])] += 1
+            answers[await send(port, path, BAD[number % len(BAD)])] += 1
 
     await asyncio.gather(*(one(first) for first in range(AT_A_TIME)))
     return answers
@@ -52,10 +52,8 @@ async def flood(port: int, rate: float, seconds: float) -> Counter[str]:
 
 def main() -> None:
     port, rate, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-    sys.stdin.readline()
-    begin = time.monotonic()
-    answers = asyncio.run(flood(port, rate, seconds))
-    print(json.dumps({"sent": sum(answers.values()), "took_s": time.monotonic() - begin, "answers": answers}))
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(flood(port, line.strip(), rate, seconds))), flush=True)
 
 
 if __name__ == "__main__":
