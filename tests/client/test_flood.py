@@ -69,7 +69,7 @@ async def serving(taken: list[Taken]) -> AsyncIterator[tuple[int, Any]]:
     app.mount("/bare", bare)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     try:
         yield server.servers[0].sockets[0].getsockname()[1], reports.routes[0].endpoint.__self__  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ async def serving(taken: list[Taken]) -> AsyncIterator[tuple[int, Any]]:
 
 @pytest.mark.e2e
 async def test_a_flood_slows_no_call() -> None:
-    """Frames of a call in the same process are little later while the endpoint is flooded than with one that only refuses.
+    """Frames of a call in the same process are hardly later than while an endpoint is flooded that only refuses.
 
     Paired, so that the machine's load cancels out. It fails where a request holds the event loop for some milliseconds.
     """

@@ -95,6 +95,7 @@ def test_what_matters_is_kept(sampled: Sampled) -> None:
     assert sampled.store.lacks(sampled.wanted) == []
 
 
+@pytest.mark.covers("B-S05")
 def test_what_is_ordinary_is_thinned(sampled: Sampled) -> None:
     """Of the turns within every limit about one in a hundred is stored, and that one whole."""
     until(lambda: sampled.collector.own_metric("otelcol_exporter_queue_size") == 0, "the queue is empty")
