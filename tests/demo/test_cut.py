@@ -55,7 +55,7 @@ def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path: Path) -> None:
     for turn, spans in zip(turns, told, strict=True):
         (root,) = of(spans, n.SPAN_TURN)
         marks = [
-            (event.attributes[n.VOICE_CLIENT_MARK], event.time_ns / NS_PER_MS - origin_ms)
+            (str(event.attributes[n.VOICE_CLIENT_MARK]), event.time_ns / NS_PER_MS - origin_ms)
             for event in root.events if event.name == n.EVENT_CLIENT_MARK
         ]  # fmt: skip
         assert sorted(name for name, _ in marks) == sorted(turn["marks"])
@@ -66,7 +66,8 @@ def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path: Path) -> None:
         "speech_start", "speech_end",
     }  # fmt: skip
     phases = {span.attributes[n.VOICE_BARGE_IN_PHASE]: span for span in of(told[1], n.SPAN_BARGE_IN)}
-    for each in story["barge_in"]:
-        assert cut_ms < each["end_ms"] < mended_ms
-        assert phases[each["phase"]].end_ns / NS_PER_MS - origin_ms == pytest.approx(each["end_ms"], abs=TOLERANCE_MS)
+    # On a busy machine the page may hear the user twice; the last time counts.
+    for phase, end_ms in {each["phase"]: each["end_ms"] for each in story["barge_in"]}.items():
+        assert cut_ms < end_ms < mended_ms
+        assert phases[phase].end_ns / NS_PER_MS - origin_ms == pytest.approx(end_ms, abs=TOLERANCE_MS)
     assert phases.keys() == {"playback_stop", "server_cancel", "worker_pause", "total"}
