@@ -1,4 +1,4 @@
-"""Bad requests, so many a second: `python flood.py PORT RATE SECONDS`, once for each path that stdin has a line with.
+"""Bad requests, so many a second: `python flood.py PORT RATE SECONDS`, once for each line of stdin: `PATH FROM`.
 
 Prints the answers by status, as JSON.
 """
@@ -23,9 +23,9 @@ BAD = (
 )
 
 
-async def send(port: int, path: str, body: bytes) -> str:
+async def send(port: int, path: str, source: str, body: bytes) -> str:
     """Make one request on a connection of its own, and return the status of its answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
     try:
         writer.write(head.encode() + body)
@@ -36,7 +36,7 @@ async def send(port: int, path: str, body: bytes) -> str:
         writer.close()
 
 
-async def flood(port: int, path: str, rate: float, seconds: float) -> Counter[str]:
+async def flood(port: int, path: str, source: str, rate: float, seconds: float) -> Counter[str]:
     """Send from so many tasks, each in its rhythm, none before its last answer."""
     answers: Counter[str] = Counter()
     begin = time.monotonic()
@@ -44,7 +44,7 @@ async def flood(port: int, path: str, rate: float, seconds: float) -> Counter[st
     async def one(first: int) -> None:
         for number in range(first, round(rate * seconds), AT_A_TIME):
             await asyncio.sleep(begin + number / rate - time.monotonic())
-            answers[await send(port, path, BAD[number % len(BAD)])] += 1
+            answers[await send(port, path, source, BAD[number % len(BAD)])] += 1
 
     await asyncio.gather(*(one(first) for first in range(AT_A_TIME)))
     return answers
@@ -53,7 +53,7 @@ async def flood(port: int, path: str, rate: float, seconds: float) -> Counter[st
 def main() -> None:
     port, rate, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     for line in sys.stdin:
-        print(json.dumps(asyncio.run(flood(port, line.strip(), rate, seconds))), flush=True)
+        print(json.dumps(asyncio.run(flood(port, *line.split(), rate, seconds))), flush=True)
 
 
 if __name__ == "__main__":
