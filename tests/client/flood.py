@@ -53,7 +53,8 @@ async def flood(port: int, path: str, source: str, rate: float, seconds: float) 
 def main() -> None:
     port, rate, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     for line in sys.stdin:
-        print(json.dumps(asyncio.run(flood(port, *line.split(), rate, seconds))), flush=True)
+        path, source = line.split()
+        print(json.dumps(asyncio.run(flood(port, path, source, rate, seconds))), flush=True)
 
 
 if __name__ == "__main__":
