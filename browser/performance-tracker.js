@@ -71,6 +71,12 @@
       this.unsent = { marks: {}, durations: {}, bargeIns: [] };
     }
 
+    /** What was said of it before its name was known is said again: only now it can join the server's turn. */
+    named(traceparent) {
+      this.traceparent = traceparent;
+      Object.assign(this.unsent, { marks: { ...this.marks }, bargeIns: [...this.bargeIns] });
+    }
+
     get playing() {
       return this.marks.playback_start !== undefined && this.marks.playback_end === undefined;
     }
@@ -266,7 +272,7 @@
       if (known) {
         this.#reply = known;
       } else if (initiator !== "agent" && this.#user && !this.#user.traceparent) {
-        this.#user.traceparent = traceparent;
+        this.#user.named(traceparent);
         if (!this.#reply?.playing) this.#reply = this.#user;
         this.#soon();
       } else {

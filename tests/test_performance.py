@@ -118,7 +118,7 @@ def test_the_bottleneck_is_the_slowest_component(session: Session) -> None:
     assert analyze_bottlenecks() == "tts"
 
 
-@pytest.mark.covers("B-U01", "B-U02", "B-Q02", "B-Q05", "E-U01", "E-O01")
+@pytest.mark.covers("B-U01", "B-U02", "B-Q02", "B-Q05", "B-S01", "E-U01", "E-O01")
 def test_own_values_have_statistics(session: Session) -> None:
     """Any name can be kept; an unknown one has count 0 and nothing else; the oldest values make room."""
     kept = MetricTracker(max_history=100)
@@ -171,7 +171,7 @@ def test_concurrency_is_the_number_of_stages(session: Session) -> None:
     assert (tracker.active_tasks, tracker.peak_tasks) == (0, 3)
 
 
-@pytest.mark.covers("B-U09", "B-A01", "B-A02", "B-A03")
+@pytest.mark.covers("B-U09", "B-A01", "B-A02", "B-A03", "B-S02")
 def test_the_limits_of_the_alerts_are_data() -> None:
     """Two levels for each, in seconds and as a share."""
     assert ALERT_RULES == {

@@ -186,6 +186,22 @@ def test_who_reports_too_often() -> None:
     assert len(endpoint.taken) == 3
 
 
+def test_a_long_report_counts_more() -> None:
+    """Of its address's share a report takes one, and one more for each piece that it is long."""
+    endpoint = Endpoint(limits=Limits(address_burst=5, address_per_s=0.001, piece_bytes=4096))
+    answers = [endpoint.post(b" " * 9000).status_code, *(endpoint.post(b"junk").status_code for _ in range(3))]
+    assert answers == [400, 400, 400, 429]
+    endpoint = Endpoint(limits=Limits(address_burst=2, address_per_s=0.001, piece_bytes=4096))
+    assert endpoint.post(json.dumps(report()).encode() + b" " * 9000).status_code == 429
+    assert endpoint.taken == []
+
+
+def test_what_is_wrong_everywhere_is_not_listed() -> None:
+    """A report with thousands of errors is malformed in few words."""
+    with pytest.raises(MalformedReportError, match=r"^the report: too many errors$"):
+        read(json.dumps(report(**{f"more{number}": 1 for number in range(2000)})).encode())
+
+
 def test_rates_recover_and_are_bounded() -> None:
     """A bucket fills again with time, and the keys that are remembered are bounded."""
     now = [0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from voicespan import exchange
+from voicespan import diagnostics, exchange
 from voicespan import names as n
 from voicespan.client.joining import Joining
 from voicespan.client.report import Report
@@ -124,12 +124,15 @@ def test_what_the_client_heard_stands_at_its_time(
         None, [], "text", {}, {"type": "turn"}, {"type": "voicespan.clock"}, {"type": "voicespan.clock", "sent": "1"},
         {"type": "voicespan.clock", "sent": True}, {"type": "voicespan.clock", "sent": float("nan")},
         {"type": "voicespan.clock", "sent": -1}, {"type": "voicespan.clock", "sent": 1e300},
+        {"type": "voicespan.clock", "sent": 10**400},
     ],
 )  # fmt: skip
 def test_other_messages_are_not_answered(voice: VoiceRecorder, message: object) -> None:
     """What is no message about clocks, or has no time, gets no answer and raises nothing."""
+    failed = diagnostics.counters.get("internal_error")
     with voice.session() as session:
         assert session.clock_exchange(message) is None
+        assert diagnostics.counters.get("internal_error") == failed
         assert not session.remote_clock.known
 
 

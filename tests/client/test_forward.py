@@ -97,7 +97,10 @@ def test_an_endpoint_that_is_gone_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_endpoint_that_has_no_time_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Marks that are answered with 429 are sent again under the same number; what is malformed is not."""
+    """Marks that are answered with 429 are sent again under the same number; what is malformed is not.
+
+    How far they may be off goes along: by half the page's round trip, and by what another gateway has said.
+    """
     monkeypatch.setattr(forward, "_GATHER_S", 0.001)
     asked: list[dict[str, Any]] = []
     statuses = {2: 429, 4: 400}
@@ -116,10 +119,10 @@ def test_an_endpoint_that_has_no_time_is_asked_again(monkeypatch: pytest.MonkeyP
     server = HTTPServer(("127.0.0.1", 0), Busy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     clock = RemoteClock()
-    clock.exchange(0, 0, 0, 0)
+    clock.exchange(0, 4 * MS, 4 * MS, 8 * MS)
     forwarding = Forward(lambda _: f"http://127.0.0.1:{server.server_port}/metrics", {"X-Own": "kept"})
     for number in range(1, 5):
-        marks = TurnMarks(turn=number, traceparent=f"00-{1:032x}-{1:016x}-01", marks={"speech_start": 5.0})
+        marks = TurnMarks(turn=number, traceparent=f"00-{1:032x}-{1:016x}-01", marks={"speech_start": 5.0}, error_ms=3)
         assert forwarding.take(marks, clock)
         wait_for(partial(lambda want: any(each["turns"][0]["turn"] == want for each in asked), number))
         time.sleep(0.05)
@@ -127,6 +130,7 @@ def test_an_endpoint_that_has_no_time_is_asked_again(monkeypatch: pytest.MonkeyP
     server.server_close()
     turns = [each["turns"][0]["turn"] for each in asked]
     assert turns == [1, 2, 2, 3, 4]
+    assert asked[0]["turns"][0]["error_ms"] == pytest.approx(7, abs=0.1)
     assert asked[1]["number"] == asked[2]["number"] < asked[3]["number"]
 
 

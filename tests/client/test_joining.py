@@ -88,6 +88,21 @@ def test_the_ear_of_a_client_five_hours_ahead(voice: VoiceRecorder) -> None:
     assert n.VOICE_PLAYBACK_ESTIMATED not in playback.attributes
 
 
+def test_what_a_gateway_was_off_is_in_the_bound(voice: VoiceRecorder) -> None:
+    """Marks that were translated once before are off by both translations: the span's bound is their sum."""
+    known = Known()
+    with voice.session() as session:
+        turn = replying(voice, session, 2.0)
+        known.turns.append(turn)
+        voice.clock.to(1800)
+        said = {"turn": 1, "traceparent": turn.traceparent, "marks": {"playback_start": AHEAD_MS + 1600}, "error_ms": 7}
+        Joining(known, voice.clock.monotonic_ns, SERVER).take(report(voice, turn.traceparent, turns=[said]))
+    response = next(span for span in voice.turns[0].spans if span.name == n.SPAN_RESPONSE)
+    marked = next(event for event in voice.turns[0].spans[0].events if event.name == n.EVENT_CLIENT_MARK)
+    assert response.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S] == pytest.approx(0.007 + 0.002, abs=1e-4)
+    assert marked.attributes[n.VOICE_CLOCK_OFFSET_ERROR_S] == pytest.approx(0.007 + 0.002, abs=1e-4)
+
+
 def test_a_barge_in_that_the_client_has_seen(voice: VoiceRecorder) -> None:
     """The phases start at the client's detection; the interrupted turn was heard as long as the client says."""
     known = Known()

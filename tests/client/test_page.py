@@ -196,6 +196,27 @@ def test_the_periodic_report(page: Page, service: Service, lines: list[str]) -> 
     assert "gone" not in sent
 
 
+@pytest.mark.covers("A-T01", "A-T05")
+def test_marks_wait_for_the_name_of_their_turn(page: Page, service: Service) -> None:
+    """What was reported before the server has said whose turn it is stands in that turn afterwards, once."""
+    with voicespan.session(transport="websocket") as session:
+        turn = begun(session)
+        turn.audio_sent(2.0)
+        page.evaluate("""() => { const tracker = window.perfTracker;
+          tracker.markSpeechStart(); tracker.trackFirstTranscript(); tracker.markSpeechEnd(); }""")
+        wait_for(lambda: "speech_end" in service.marks())
+        assert all(each.traceparent is None for taken in service.taken for each in taken.report.turns)
+        page.evaluate("""(name) => { window.perfTracker.turn(name); window.perfTracker.trackFinalTranscript(); }""",
+                      turn.traceparent)  # fmt: skip
+        wait_for(lambda: "final_transcript" in service.marks())
+        session.hung_up()
+    marked = [event.attributes[n.VOICE_CLIENT_MARK] for event in service.finished(turn.trace_id).spans[0].events
+              if event.name == n.EVENT_CLIENT_MARK]  # fmt: skip
+    assert sorted(marked) == ["final_transcript", "first_transcript", "speech_end", "speech_start"]
+    durations = [name for each in service.taken for of in each.report.turns for name in of.durations_ms]
+    assert sorted(durations) == ["final_transcript", "first_transcript"]
+
+
 @pytest.mark.covers("A-L06")
 def test_nothing_is_logged_unless_wanted(page: Page, service: Service, lines: list[str]) -> None:
     """Without enableLogging the tracker writes no line."""

@@ -7,7 +7,8 @@ window.recorded = { said: [], heard: [] };
       if (!samples) return true;
       const loud = (sample) => Math.abs(sample) >= 200 / 32768;
       const first = samples.findIndex(loud);
-      this.port.postMessage([currentFrame, first, first < 0 ? -1 : samples.findLastIndex(loud), samples.length]);
+      const last = first < 0 ? -1 : samples.findLastIndex(loud);
+      this.port.postMessage([currentFrame, first, last, samples.length, Date.now()]);
       return true;
     }
   });`;
@@ -19,8 +20,9 @@ window.recorded = { said: [], heard: [] };
     connect.call(node, recorder);
     connect.call(recorder, silent);
     connect.call(silent, context.destination);
-    recorder.port.onmessage = ({ data: [frame, first, last, length] }) => {
-      const arrived = performance.now() - ((frame + length) / context.sampleRate) * 1000;
+    recorder.port.onmessage = ({ data: [frame, first, last, length, taken] }) => {
+      // By the audio thread: the page's own may be busy when the message comes.
+      const arrived = taken - performance.timeOrigin - ((frame + length) / context.sampleRate) * 1000;
       const { contextTime, performanceTime } = context.getOutputTimestamp();
       const left = performanceTime - contextTime * 1000;
       into.push({ first: first < 0 ? null : (frame + first) / context.sampleRate * 1000,

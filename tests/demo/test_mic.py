@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
-import sys
-import wave
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,25 +13,18 @@ from voicespan import names as n
 
 pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 
-from voicespan.demo import pcm
-from voicespan.demo.speech import CALLER, synthesized
 from voicespan.local.reader import Reader
 
-from .sounds import noise
+from .browser import BALANCE, CHROMIUM, NS_PER_MS, PLAIN, STORY, TOLERANCE_MS, chromium, demo, of, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
-
     from voicespan.local.span import Span
 
-CHROMIUM = Path("/usr/bin/chromium")
 HERE = Path(__file__).parent
-DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--mic", "--no-browser", "--port", "0")
-NS_PER_MS = 1_000_000
-TOLERANCE_MS = 20
-PLAIN, STORY, BALANCE = "what time do you open tomorrow", "tell me a long story", "what is my account balance"
+NEAR = 100
+"""Pieces of sound, each of 128 samples."""
 SAID = (
     (8.0, PLAIN),
     (8.0, STORY),
@@ -44,7 +32,6 @@ SAID = (
     (4.0, BALANCE),  # interrupts
 )
 """Pauses in seconds, long enough for a busy machine, and what is said after each. The story lasts eleven seconds."""
-AFTER_S = 8.0
 
 pytestmark = [
     pytest.mark.e2e,
@@ -52,56 +39,6 @@ pytestmark = [
     pytest.mark.xdist_group("mic"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium"),
 ]
-
-
-def script(path: Path) -> float:
-    """Write what the microphone hears as a WAV file, and return its length in seconds."""
-    sound = b"".join(pcm.silence(pause_s) + synthesized(f"{text}?", CALLER) for pause_s, text in SAID)
-    sound += pcm.silence(AFTER_S)
-    under = array("h", noise(pcm.seconds(sound), 12))
-    mixed = array("h", (max(-32768, min(32767, a + b)) for a, b in zip(array("h", sound), under, strict=True)))
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(pcm.RATE)
-        file.writeframes(mixed.tobytes())
-    return pcm.seconds(sound)
-
-
-@contextlib.contextmanager
-def demo(directory: Path) -> Iterator[str]:
-    """Run `voicespan demo --mic`, and give the address of its page."""
-    command = [sys.executable, *DEMO, "--db", str(directory / "demo.db"), "--keep", str(directory / "kept")]
-    with (directory / "err").open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"Talk to the agent at (\S+);", line):
-                yield found[1]
-                break
-        else:
-            raise AssertionError((directory / "err").read_text())
-    finally:
-        process.terminate()
-        process.wait(20)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-@contextlib.contextmanager
-def chromium(*arguments: str) -> Iterator[Browser]:
-    """Run a browser that asks nobody whether it may use the microphone."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync", *arguments],
-        )  # fmt: skip
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -149,13 +86,15 @@ class Conversation:
     def sounds(self, end: str, gap_ms: float = 300) -> list[tuple[float, float]]:
         """When there was sound at this end, as ms of the page's clock: begin and end of each stretch."""
         pieces = self.recorded[end]
-        early = min(piece["arrived"] for piece in pieces)
-        late = sorted(piece["left"] for piece in pieces)[len(pieces) // 2]
-        shift = early - self.recorded["latency"] if end == "said" else late
         stretches: list[tuple[float, float]] = []
-        for piece in pieces:
+        for index, piece in enumerate(pieces):
             if piece["first"] is None:
                 continue
+            # A busy machine lets the sound device stand still for a while: only what is near tells the time of a piece.
+            near = pieces[index : index + NEAR]
+            early = min(each["arrived"] for each in near) - self.recorded["latency"]
+            late = sorted(each["left"] for each in near)[len(near) // 2]
+            shift = early if end == "said" else late
             first, last = piece["first"] + shift, piece["last"] + shift
             if stretches and first - stretches[-1][1] < gap_ms:
                 stretches[-1] = (stretches[-1][0], last)
@@ -164,25 +103,17 @@ class Conversation:
         return stretches
 
 
-def of(spans: list[Span], name: str) -> list[Span]:
-    """Return the spans with this name."""
-    return [span for span in spans if span.name == name]
-
-
 @pytest.fixture(scope="module")
 def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversation]:
     """A conversation through the page."""
     directory = tmp_path_factory.mktemp("mic")
-    length_s = script(directory / "said.wav")
+    length_s = script(directory / "said.wav", SAID)
     lines: list[str] = []
     errors: list[str] = []
     with (
         demo(directory) as address,
-        chromium(
-            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-            f"--use-file-for-fake-audio-capture={directory / 'said.wav'}%noloop",
-        ) as browser,
-    ):  # fmt: skip
+        chromium(directory / "said.wav") as browser,
+    ):
         # Without the policy, for the recorder's sake: tests/demo/test_page.py has the page with it.
         page = browser.new_page(viewport={"width": 1280, "height": 900}, bypass_csp=True)
         page.on("console", lambda message: (errors if message.type == "error" else lines).append(message.text))

@@ -113,6 +113,8 @@ def test_the_viewer_is_asked_for_three_things_only(address: str, viewer: Receive
     assert unknown.status_code == 404
     for path in ("/viewer/turns/..%2Fexport", "/viewer/export", "/viewer/turns/a%3Fb", "/viewer/turns/a/audio/user"):
         assert httpx.get(f"{address}{path}").status_code in (400, 404)
+    for name in ("a%3Fb", "a%23b", "a.b"):  # the viewer itself is not asked
+        assert httpx.get(f"{address}/viewer/turns/{name}").json() == {"error": "no trace id"}
     with httpx.stream("GET", f"{address}/viewer/events", timeout=10) as events:
         assert events.headers["content-type"].startswith("text/event-stream")
         assert "ready" in next(events.iter_text())

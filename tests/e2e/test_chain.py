@@ -163,6 +163,7 @@ def test_every_bucket_is_exact(chain: Chain) -> None:
     assert found == {limit: sum(length <= limit for length in lengths) for limit in found}
 
 
+@pytest.mark.covers("B-S06")
 def test_labels_say_what_was_measured_and_not_by_which_process(chain: Chain) -> None:
     """The series of `voice.response` have the dimensions that the span carries, and nothing of a process."""
     found = chain.prometheus.query(f'{DURATION}_count{{span_name="voice.response",voice_turn_outcome="completed"}}')
@@ -234,7 +235,7 @@ def test_stages_are_measured_by_what_does_the_work(chain: Chain, span: str, spli
     assert total_s == pytest.approx(sum(lengths))
 
 
-@pytest.mark.covers("F-R09")
+@pytest.mark.covers("F-R09", "B-S07", "E-X07")
 def test_every_dot_opens_its_turn(chain: Chain) -> None:
     """Each exemplar of `voice.response` is a turn that was sent and is stored, and has its duration."""
     found = chain.prometheus.exemplars(f'{DURATION}_bucket{{span_name="voice.response"}}')

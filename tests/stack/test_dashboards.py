@@ -138,6 +138,24 @@ def test_panels_look_as_asked() -> None:
     assert by_title("voicespan-pipeline", "Stages")["type"] == "nodeGraph"
 
 
+@pytest.mark.covers("E-S04")
+def test_what_is_usual_for_a_length_is_a_line() -> None:
+    """Beside the measured durations of each range of words stands how long it may take, up to fifty words."""
+    lines = [each for each in expressions(by_title("voicespan-tts", "P95 by word count")) if "vector" in each]
+    assert lines == ["vector(1.5)", "vector(3)", "vector(5)"]
+
+
+@pytest.mark.covers("E-S05")
+def test_voices_and_languages_are_compared() -> None:
+    """The time to the first audio is there for each voice and each language, and elsewhere how long models load."""
+    for title, label in (("Voice Performance", "voice_tts_voice_name"), ("Language Performance", "voice_language")):
+        (asked,) = expressions(by_title("voicespan-tts", title))
+        assert f"by (le, {label})" in asked
+        assert "tts.first_audio" in asked
+    (loading,) = expressions(by_title("voicespan-resources", "Loading (p95)"))
+    assert "model.load" in loading
+
+
 @pytest.mark.parametrize("uid", BOARDS)
 def test_panels_say_what_they_show(uid: str) -> None:
     """Each panel has a title, a sentence about it, and a unit; no two panels of a dashboard have the same title."""

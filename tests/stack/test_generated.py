@@ -176,7 +176,7 @@ def test_compose_takes_telemetry_from_outside_only_with_a_token() -> None:
     assert all(f"`{mount.split(':')[0].removeprefix('./secrets/')}`" in readme for mount in collector["volumes"])
 
 
-@pytest.mark.covers("A-G01", "A-G04", "A-G07", "A-Q02", "C-G05")
+@pytest.mark.covers("A-G01", "A-G04", "A-G07", "A-Q02", "C-G05", "A-S04", "B-S04", "E-S07")
 def test_compose_is_safe_by_default() -> None:
     """Every image has a version, every service a health check and a restart; ports are this machine's; no password."""
     text = (DEPLOY / "compose.yaml").read_text()

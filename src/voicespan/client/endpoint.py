@@ -59,6 +59,8 @@ class Limits:
     address_per_s: float = 200.0
     address_burst: int = 1000
     """Of one address, refused requests among them. Behind a proxy that hides addresses this is everybody."""
+    piece_bytes: int = 4096
+    """A report counts once more for its address for each piece that it is longer: so long it takes to read."""
     held: int = 64
     """Requests whose bodies are read at a time."""
 
@@ -168,13 +170,16 @@ class _Door:
     # Checks
 
     def _admit(self, request: Request) -> None:
-        address = request.client.host if request.client else ""
-        if not self._addresses.allows(address):
-            raise RefusedError(429, "too many reports of this address")
+        self._charge(request)
         if not self._is_allowed(request):
             raise RefusedError(401, "this origin may not report")
         if self._token is not None and not self._is_good(request.headers.get("authorization", "")):
             raise RefusedError(401, "a report needs the token")
+
+    def _charge(self, request: Request, times: int = 1) -> None:
+        address = request.client.host if request.client else ""
+        if times and not self._addresses.allows(address, times):
+            raise RefusedError(429, "too many reports of this address")
 
     def _is_allowed(self, request: Request) -> bool:
         origin = request.headers.get("origin")
@@ -200,9 +205,11 @@ class _Door:
             raise RefusedError(429, "too many reports at a time")
         self._held += 1
         try:
-            return await read_body(request, self._body_limits)
+            body = await read_body(request, self._body_limits)
         finally:
             self._held -= 1
+        self._charge(request, len(body) // self._limits.piece_bytes)
+        return body
 
     # What was accepted
 

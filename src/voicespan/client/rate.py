@@ -22,13 +22,13 @@ class Rate:
         self._max_keys = max_keys
         self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def allows(self, key: str) -> bool:
-        """Take one from the key's bucket, and return whether there was one."""
+    def allows(self, key: str, cost: float = 1) -> bool:
+        """Take one, or `cost`, from the key's bucket, and return whether there was so much."""
         now_ns = self._now_ns()
         left, seen_ns = self._buckets.pop(key, (float(self._burst), now_ns))
         left = min(float(self._burst), left + (now_ns - seen_ns) * self._per_ns)
-        allowed = left >= 1
-        self._buckets[key] = (left - 1 if allowed else left, now_ns)
+        allowed = left >= cost
+        self._buckets[key] = (left - cost if allowed else left, now_ns)
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         return allowed

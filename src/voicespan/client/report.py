@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 MAX_BYTES = 64 * 1024
 """Size of a report; the tracker stays below 10 kB."""
 MAX_TURNS = 50
+_TOLD_ERRORS = 50
 MAX_AGE_MS = 15 * 60 * 1000
 """Marks may wait this long while the client is offline."""
 FUTURE_MS = 1_000
@@ -73,8 +74,8 @@ class TurnMarks(_Form):
     """Number of the turn on this page: what the client measured itself is kept together by it."""
     traceparent: Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
     """The server's turn; None where the server has not said it: such marks are counted and join no trace."""
-    marks: dict[MarkName, Time] = {}
-    durations_ms: dict[MarkName, Length] = {}
+    marks: Annotated[dict[MarkName, Time], Field(max_length=9)] = {}
+    durations_ms: Annotated[dict[MarkName, Length], Field(max_length=9)] = {}
     """How long each new mark took: from the end of speech; first_transcript from its start, response_complete from
     response_created."""
     barge_in: Annotated[list[BargeIn], Field(max_length=16)] = []
@@ -133,7 +134,7 @@ class Report(_Form):
     clocks: Annotated[list[Exchanges], Field(max_length=4)] = []
     turns: Annotated[list[TurnMarks], Field(max_length=MAX_TURNS)] = []
     counters: Counters | None = None
-    latencies: dict[Latency, Summary] = {}
+    latencies: Annotated[dict[Latency, Summary], Field(max_length=6)] = {}
     network: Network | None = None
     stability: Stability | None = None
     dropped: Count = 0
@@ -150,6 +151,8 @@ def read(body: bytes) -> Report:
     try:
         report = Report.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > _TOLD_ERRORS:  # to list them all would take longer than to read the report
+            raise MalformedReportError("the report: too many errors") from None
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         # Names that the client made up are not repeated.
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELDS)

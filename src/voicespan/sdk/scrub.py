@@ -184,7 +184,7 @@ def _links(span: ReadableSpan) -> list[Link] | None:
 
 
 def logs(batch: Sequence[Any], *, content: bool = False) -> list[Any]:
-    """Return log records with body, attributes and resource redacted."""
+    """Return log records with body, attributes, the event's name and resource redacted."""
     return [_log(record, content=content) for record in batch]
 
 
@@ -193,11 +193,12 @@ def _log(record: Any, *, content: bool) -> Any:
     message = not content and inner.event_name in MESSAGES
     body = None if message else _clean(inner.body)
     clean = attributes(inner.attributes if content else _unsaid(inner.attributes, whole=message))
+    name = _clean(inner.event_name)
     who = resource(record.resource)
-    if body is inner.body and clean is inner.attributes and who is record.resource:
+    if body is inner.body and clean is inner.attributes and name is inner.event_name and who is record.resource:
         return record
     new = _copy(inner)
-    new.body, new.attributes = body, clean
+    new.body, new.attributes, new.event_name = body, clean, name
     return dataclasses.replace(record, log_record=new, resource=who)
 
 

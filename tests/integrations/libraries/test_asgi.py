@@ -129,7 +129,7 @@ async def test_a_connection_is_one_span_and_its_messages_are_none(telemetry: Tel
     assert "secret" not in str(found)
 
 
-@pytest.mark.covers("E-U05", "F-IN33", "F-TR19")
+@pytest.mark.covers("A-U09", "E-U05", "F-IN33", "F-TR19")
 async def test_requests_are_opentelemetry_s_and_counted(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request, a streamed one, a refused and a failed one are a span and a measurement each, with stable names."""
     conventions: Any = importlib.import_module("opentelemetry.instrumentation._semconv")

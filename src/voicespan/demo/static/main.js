@@ -21,7 +21,7 @@ const STATES = {
 
 const tracker = new PerformanceTracker({ enableLogging: true, sendToServer: true, serverEndpoint: "/api/metrics", aggregationInterval: 10000 });
 window.perfTracker = tracker;
-tracker.addExportButton();
+document.querySelector(".tools").prepend(tracker.addExportButton());
 buildColours(() => {});
 
 const { viewer, questions } = await (await fetch("/viewer/about")).json();

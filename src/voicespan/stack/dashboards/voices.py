@@ -586,6 +586,15 @@ def _voices(of: Filter) -> tuple[Panel, ...]:
         ),
         c.latency(
             of,
+            n.SPAN_TTS_FIRST_AUDIO,
+            "Language Performance",
+            "First audio (p95) by language.",
+            q.is_(n.VOICE_LANGUAGE),
+            by=(c.LANGUAGE,),
+            shares=(0.95,),
+        ),
+        c.latency(
+            of,
             n.SPAN_TTS_INFERENCE,
             "Inference by worker",
             "The inference alone (p95), without queue and transport.",
