@@ -356,7 +356,7 @@ class BackgroundRecorder:
             turn.session.shut_down(now_ns)
 
     def drain(self, until_s: float = math.inf) -> None:
-        """Finish, measure and emit every closed turn, and count sessions, in order; until then on the monotonic clock."""
+        """Finish, measure and emit every closed turn, and count sessions, in order, until this monotonic time."""
         if not self._emit_lock.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
             return
         try:

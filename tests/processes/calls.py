@@ -202,6 +202,8 @@ def main(trouble: str = "nothing") -> None:
     began = time.monotonic()
     atexit._run_exitfuncs()  # as the interpreter does at its end, so that this line has the last word
     exit_s = time.monotonic() - began
+    with emit.recorder()._emit_lock:  # a turn that was being written when time was up
+        pass
     counts = batcher.counts.snapshot()
     print(
         json.dumps(

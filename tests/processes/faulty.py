@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -48,7 +48,7 @@ class BackEnd:
         """How many different spans were in the requests."""
         return len(set(self.spans))
 
-    def __enter__(self) -> BackEnd:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 

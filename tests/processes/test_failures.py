@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import Measured
 
 CALLS = str(Path(__file__).with_name("calls.py"))
-BLOCK_MS = 1_000
+BLOCK_MS = 3_000
 """Generous, for a busy machine; what waits for a back end by mistake waits for longer."""
 MEMORY_MB = 60
 EXIT_S = 10
@@ -41,7 +41,7 @@ SIDE_BY_SIDE = 3
 
 failure = pytest.mark.failure
 KEEPS = "The queue keeps what it holds for when it is taken; the end says what is lost, and why"
-RESTS = "As above, and it is left alone for as long as it asks"
+RESTS = "It is left alone for as long as it asks; the queue keeps what it holds, and the end says what is lost"
 FAILS = "Each batch is tried once, and counted with its reason; it is not asked for every batch"
 UNSURE = "Sent again until it is answered; what never is counts as lost, though it may be there"
 ARRIVES = "Everything arrives"
@@ -61,12 +61,13 @@ class Report:
 
     @property
     def made(self) -> int:
-        return int(self.said["spans"])
+        made: int = self.said["spans"]
+        return made
 
     @property
     def lost(self) -> int:
         """What is counted as lost: said at the end, dropped, refused for good, or too late."""
-        counts = self.said["counts"]
+        counts: dict[str, int] = self.said["counts"]
         return int(self.said["waiting"]) + sum(counts.get(name, 0) for name in (DROPPED, FAILED, LATE))
 
     @property
@@ -196,7 +197,7 @@ def report(reports: dict[str, Future[Report]], case: str, measured: Measured) ->
         call=f"{said['frames']} of {said['expected_frames']} frames",
         block_ms=said["block_ms"],
         memory_mb=said["memory_mb"],
-        lost=f"{it.lost:,} of {it.made:,} spans",
+        lost=f"{it.lost:,} of {it.made:,} spans" + (f"; {turns:,} turns" if (turns := it.turns_said_at_exit) else ""),
     )
     assert said["frames"] == said["expected_frames"]
     assert said["block_ms"] < BLOCK_MS
@@ -206,6 +207,21 @@ def report(reports: dict[str, Future[Report]], case: str, measured: Measured) ->
     assert said["sent"] + said["counts"].get(KEPT, 0) + it.lost == it.made
     assert said["unsent"] == it.said_at_exit
     return it
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("well", marks=failure("Nothing: what the others are compared with", ARRIVES)),
+        pytest.param("without end", marks=failure("The back end's answer has no end", ARRIVES)),
+        pytest.param("any order", marks=failure(
+            "Every mark in wrong order, twice, from four threads, after the end", ARRIVES)),
+    ],
+)  # fmt: skip
+def test_everything_arrives(report: Report) -> None:
+    """Nothing is lost, and each span arrives."""
+    assert report.lost == 0
+    assert report.arrived == report.made
 
 
 @pytest.mark.parametrize(
@@ -248,21 +264,6 @@ def test_nobody_knows_what_was_taken(report: Report) -> None:
     """What was posted without an answer counts as lost, though it may be there: nothing is lost that is not counted."""
     assert (report.said["sent"], report.lost) == (0, report.made)
     assert 0 < report.arrived <= report.made
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param("well", marks=failure("Nothing: what the others are compared with", ARRIVES)),
-        pytest.param("without end", marks=failure("The back end's answer has no end", ARRIVES)),
-        pytest.param("any order", marks=failure(
-            "Every mark in wrong order, twice, from four threads, after the end", ARRIVES)),
-    ],
-)  # fmt: skip
-def test_everything_arrives(report: Report) -> None:
-    """Nothing is lost, and each span arrives."""
-    assert report.lost == 0
-    assert report.arrived == report.made
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def can_mount() -> None:
         pytest.param("disk full", "No space left on device", marks=failure(
             "The spool's disk is full", "What fits is kept; the queue has the rest, which is said at the end")),
         pytest.param("read-only", "Read-only file system", marks=failure(
-            "The spool's disk is read-only", "As without a spool: the queue keeps, and the end says how many are lost")),
+            "The spool's disk is read-only", "As without a spool: the queue keeps, and the end says what is lost")),
     ],
 )  # fmt: skip
 def test_a_disk_that_does_not_take_it(report: Report, case: str, words: str) -> None:
