@@ -32,6 +32,7 @@ COMMANDS = {
     "ui": Entry("voicespan.local.commands:ui", "Receive turns on this machine and show them.", "ui"),
     "stack": Entry("voicespan.stack.command:stack", "Run the back ends on this machine.", "stack"),
     "slo": Entry("voicespan.stack.slo:slo", "Write the rules that hold a service to its objectives.", "stack"),
+    "load": Entry("voicespan.load.command:load", "Hold simulated calls; say what telemetry costs, and what is lost."),
     "demo": Entry("voicespan.demo.command:demo", "Run the reference voice agent.", "demo"),
 }
 

@@ -294,7 +294,8 @@ def test_a_provider_that_is_shut_down(report: Report) -> None:
     "More turns end at once than the queue holds", "The oldest make room, and are counted"))])  # fmt: skip
 def test_a_queue_that_overflows(report: Report) -> None:
     """What is dropped from a full queue is counted, and the rest is said at the end."""
-    assert report.said["counts"][DROPPED] > 2_000
+    assert report.said["counts"][DROPPED] > 0
+    assert report.said["turns"] + report.turns_said_at_exit == 3 + 60 + 3_000
     assert report.said["unsent"] <= 2_048
     assert report.lost == report.made
 
