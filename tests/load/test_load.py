@@ -140,7 +140,9 @@ def test_calls_do_not_march_in_step() -> None:
     for _ in range(400):
         pace = paces(shape, rng)
         lengths.append(pace.speech_s + pace.model_s + pace.reply_s + pace.pause_s)
-        assert pace.frames == max(1, round(pace.reply_s / 0.02))
+        rest = pace.rest(0.5)
+        assert rest.speech_s == 0
+        assert math.isclose(rest.model_s + rest.reply_s + rest.pause_s, lengths[-1] / 2)
     assert math.isclose(sum(lengths) / len(lengths), shape.turn_s, rel_tol=0.05)
     assert 3.7 < min(lengths) < 4.0
     assert 6.0 < max(lengths) < 6.3

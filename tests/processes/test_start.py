@@ -293,7 +293,7 @@ def test_set_up_by_one_call(receiver: Receiver) -> None:
 
 
 def test_a_call_shorter_than_an_interval_has_its_metrics(receiver: Receiver) -> None:
-    """What is counted in plain numbers reaches its histogram in the only collection, at the end, and nothing is said."""
+    """What is counted in plain numbers reaches its histogram in the only collection, at the end; nothing is said."""
     script = """
         import asyncio, voicespan
         async def call():

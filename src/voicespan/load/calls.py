@@ -21,17 +21,19 @@ import voicespan
 from voicespan import emit
 from voicespan.load.result import Cost, Delays, Result, peak_mb
 from voicespan.load.shape import FRAME_S, Shape, paces
-from voicespan.sdk.batch import SENT
+from voicespan.sdk.batch import DROPPED, SENT
 from voicespan.sdk.export import BatchProcessor
 
 if TYPE_CHECKING:
     from voicespan.finished import FinishedTurn
+    from voicespan.load.shape import Pace
     from voicespan.sdk.batch import Batcher
     from voicespan.sessions import Session
 
 PULSE_S = 0.01
 _WITHOUT_SHARE, _WITHOUT_MOST_S = 0.25, 5.0
 _FLUSH_S = 20.0
+_HANG_UP_EVERY_S = 0.05
 
 
 @dataclass
@@ -51,8 +53,15 @@ class Calls:
         pulse = asyncio.create_task(self._pulse())
         await asyncio.sleep(seconds)
         self.cores, self.seconds = cost.cores(), cost.seconds()
-        await _cancelled([pulse])  # a thousand calls that hang up at once are another matter
-        await _cancelled(calls)
+        await _cancelled([pulse])
+        await self._hang_up(calls)
+
+    async def _hang_up(self, calls: list[asyncio.Task[None]]) -> None:
+        """End the calls one after the other, about as fast as turns end: all at once is another matter."""
+        at_once = max(1, round(self.shape.rate * _HANG_UP_EVERY_S))
+        for first in range(0, len(calls), at_once):
+            await _cancelled(calls[first : first + at_once])
+            await asyncio.sleep(_HANG_UP_EVERY_S)
 
     async def _pulse(self) -> None:
         while True:
@@ -62,13 +71,13 @@ class Calls:
 
     async def _call(self, number: int) -> None:
         rng = random.Random(number)  # noqa: S311 - the lengths of turns need no secrecy
-        await asyncio.sleep(rng.uniform(0, self.shape.turn_s))
+        pace = paces(self.shape, rng).rest(rng.random())  # as if it had gone on for a while
         with voicespan.session(id=f"load-{number}", transport="websocket") as session:
             while True:
-                await self._turn(session, rng)
+                await self._turn(session, pace)
+                pace = paces(self.shape, rng)
 
-    async def _turn(self, session: Session, rng: random.Random) -> None:
-        pace = paces(self.shape, rng)
+    async def _turn(self, session: Session, pace: Pace) -> None:
         turn = session.user_turn()
         with turn.asr(model="asr-small") as asr:
             await asyncio.sleep(pace.speech_s)
@@ -91,14 +100,14 @@ class Calls:
     async def _silent_call(self, number: int) -> None:
         """Wait as a call does, and do nothing else."""
         rng = random.Random(number)  # noqa: S311
-        await asyncio.sleep(rng.uniform(0, self.shape.turn_s))
+        pace = paces(self.shape, rng).rest(rng.random())
         while True:
-            pace = paces(self.shape, rng)
             await asyncio.sleep(pace.speech_s)
             await asyncio.sleep(pace.model_s)
             for _ in range(pace.frames):
                 await asyncio.sleep(FRAME_S)
             await asyncio.sleep(pace.pause_s)
+            pace = paces(self.shape, rng)
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
@@ -134,7 +143,9 @@ class Counting:
     @property
     def reasons(self) -> list[str]:
         """Why something was not sent."""
-        return sorted({each.reason for each in self._batchers if each.reason})
+        full = "the queue was full (OTEL_BSP_MAX_QUEUE_SIZE)"
+        found = {full for each in self._batchers if each.counts.get(DROPPED)}
+        return sorted(found | {each.reason for each in self._batchers if each.reason})
 
 
 async def progress(counting: Counting) -> None:

@@ -39,10 +39,18 @@ class Pace:
     reply_s: float
     pause_s: float
 
+    def rest(self, share: float) -> Pace:
+        """Return what is left of the turn when this share of it is over."""
+        over_s, left = share * (self.speech_s + self.model_s + self.reply_s + self.pause_s), []
+        for length_s in (self.speech_s, self.model_s, self.reply_s, self.pause_s):
+            left.append(max(0.0, length_s - over_s))
+            over_s = max(0.0, over_s - length_s)
+        return Pace(*left)
+
     @property
     def frames(self) -> int:
         """How many frames of audio the reply has."""
-        return max(1, round(self.reply_s / FRAME_S))
+        return round(self.reply_s / FRAME_S)
 
 
 def paces(shape: Shape, rng: random.Random) -> Pace:

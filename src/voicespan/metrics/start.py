@@ -31,7 +31,9 @@ def start() -> None:
     machine.start()
     for name, read in observed().items():
         observe(name, read)
-    for name in BATCHED:  # they take their first values in a collection, which may be the last one: too late to make them
+    for (
+        name
+    ) in BATCHED:  # they take their first values in a collection, which may be the last one: too late to make them
         take(name)
     _fork_safe()
 
