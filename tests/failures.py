@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,8 @@ def main(report: str) -> int:
     if lacking:
         print("\n".join(["these have not passed:", *lacking]), file=sys.stderr)
         return 1
-    print("\n".join([HEAD, *(row(each, found[each.test, each.fault]) for each in rows), TAIL]))
+    busy = f"\nThe numbers are of a machine with {os.cpu_count()} cores and a load of {os.getloadavg()[1]:.0f}."
+    print("\n".join([HEAD, *(row(each, found[each.test, each.fault]) for each in rows), busy, TAIL]))
     return 0
 
 
