@@ -1,6 +1,6 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test requirements lint format docs site bench lock collector programs deploy stack clean
+.PHONY: help demo test failures requirements lint format docs site bench lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
@@ -15,6 +15,11 @@ demo: .venv/demo.stamp ## hold a real conversation on this machine and show its 
 
 test: .venv/dev.stamp ## run every test (ARGS="-k name" for some)
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junitxml $(REPORT) $(ARGS)
+
+failures: .venv/dev.stamp ## break everything that may break, and write docs/failures.md from what is measured
+	@mkdir -p build
+	@$(BIN)/python -m pytest -q -m failure -n $(WORKERS) --dist loadfile --junitxml build/failures.xml $(ARGS)
+	@$(BIN)/python -m tests.failures build/failures.xml > build/failures.md && mv build/failures.md docs/failures.md
 
 requirements: .venv/dev.stamp ## say which tests of the last `make test` prove each requirement of the catalog
 	@$(BIN)/python -m tests.requirements $(REPORT) $(CATALOG)

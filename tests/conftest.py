@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - before any provider is made, see voicespan.sdk.providers
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -41,6 +42,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         ids = {name for mark in item.iter_markers("covers") for name in mark.args}
         item.user_properties += [("covers", name) for name in sorted(ids)]
+        item.user_properties += [("fault", json.dumps(mark.args)) for mark in item.iter_markers("failure")]
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """What a test marked `failure` has measured: `make failures` writes it into docs/failures.md."""
+    return Measured(request.node)
+
+
+class Measured:
+    """Takes what was measured while something was wrong, each in a few words; later words replace earlier ones."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+        self._said: dict[str, str] = {}
+
+    def __call__(
+        self,
+        *,
+        call: str | None = None,
+        block_ms: float | None = None,
+        memory_mb: float | None = None,
+        lost: str | None = None,
+    ) -> None:
+        """Keep whether the call went on, the loop's longest block, the growth of memory, and what was lost."""
+        said = {
+            "call": call,
+            "block": None if block_ms is None else f"{block_ms:.0f} ms",
+            "memory": None if memory_mb is None else f"{max(0.0, memory_mb):.1f} MB",
+            "lost": lost,
+        }
+        self._said |= {name: words for name, words in said.items() if words is not None}
+        kept = [each for each in self._item.user_properties if each[0] != "measured"]
+        self._item.user_properties[:] = [*kept, ("measured", json.dumps(self._said))]
 
 
 def _redis_server() -> str:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 
+from voicespan import diagnostics
 from voicespan.emit import BackgroundRecorder
 from voicespan.sessions import Session
 
@@ -116,6 +117,23 @@ def test_open_turns_are_closed_at_shutdown(exported: InMemorySpanExporter) -> No
     assert attributes["error.type"] == "shutdown"
     assert "voice.unanswered" in spans
     assert "llm" in spans
+
+
+def test_the_end_takes_no_longer_than_it_may(exported: InMemorySpanExporter) -> None:
+    """Turns that there is no time for are counted, and not sent when that was said; also where one is being written."""
+    diagnostics.forget()
+    recorder = BackgroundRecorder()
+    session = Session(recorder, "call-1")
+    for _ in range(50):
+        session.agent_turn("say")
+    assert recorder.shut_down(0) == 50
+    assert diagnostics.counters.get("turn.lost.exit") == 50
+    recorder.drain()
+    assert exported.get_finished_spans() == ()
+    busy = BackgroundRecorder()
+    Session(busy, "call-2").agent_turn("say")
+    with busy._emit_lock:
+        assert busy.shut_down(0.05) == 1
 
 
 def test_every_turn_closes_by_itself(exported: InMemorySpanExporter) -> None:

@@ -115,6 +115,33 @@ def best_s(text: str) -> float:
     return min(found)
 
 
+@hypothesis.settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from([*SECRETS, "plain words", "x" * 500, "12 34", " ", "\n"]), min_size=1, max_size=80),
+    st.integers(0, 300),
+)
+def test_a_long_text_is_redacted_like_a_short_one(parts: list[str], shift: int) -> None:
+    """Whatever stands where a long text is searched in pieces, the result is that of searching it as a whole."""
+    text = "z" * shift + " ".join(parts)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(redaction, "_PIECE", 1 << 30)
+        expected = redaction._redacted(text)
+        patched.setattr(redaction, "_PIECE", 512)
+        assert redaction._redacted(text) == expected
+
+
+def test_a_secret_of_one_s_own_may_be_longer_than_a_piece(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A match of a user's own pattern is replaced whole, however long it is."""
+    path = tmp_path / "rules"
+    path.write_text("BEGIN[a-z]+END\n")
+    monkeypatch.setenv("VOICESPAN_REDACT", str(path))
+    settings.reset()
+    redaction.forget()
+    assert redact("a " * 5_000 + "BEGIN" + "b" * 12_000 + "END" + " c" * 5_000).split() == [
+        *["a"] * 5_000, REDACTED, *["c"] * 5_000
+    ]  # fmt: skip
+
+
 @hypothesis.settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4))
 def test_ten_times_the_text_takes_about_ten_times_as_long(pieces: list[str]) -> None:

@@ -7,6 +7,7 @@ process in the end (`sdk/direct.py`).
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -162,6 +163,8 @@ class BackgroundRecorder:
         self._wake = threading.Event()
         self._resting = False
         """The recorder's thread waits until it is woken."""
+        self._over = False
+        """The end of the process had no time for the rest."""
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._emitters: weakref.WeakKeyDictionary[TracerProvider, SpanEmitter] = weakref.WeakKeyDictionary()
@@ -352,11 +355,13 @@ class BackgroundRecorder:
             diagnostics.counters.add("turn.over_limit")
             turn.session.shut_down(now_ns)
 
-    def drain(self) -> None:
-        """Finish, measure and emit every closed turn, and count sessions, in order."""
-        with self._emit_lock:
+    def drain(self, until_s: float = math.inf) -> None:
+        """Finish, measure and emit every closed turn, and count sessions, in order, until this monotonic time."""
+        if not self._emit_lock.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
+            return
+        try:
             since_ns = time.monotonic_ns()
-            while self._closed:
+            while self._closed and not self._over and since_ns < until_s * 1e9:
                 work = self._closed.popleft()
                 try:
                     work()
@@ -366,6 +371,8 @@ class BackgroundRecorder:
                 if now_ns - since_ns > BREATH_NS:  # a service may end a thousand turns at once
                     time.sleep(0)
                     since_ns = now_ns
+        finally:
+            self._emit_lock.release()
 
     def _emitter(self) -> SpanEmitter | None:
         provider = self._provider()
@@ -376,13 +383,24 @@ class BackgroundRecorder:
             emitter = self._emitters[provider] = SpanEmitter(provider)
         return emitter
 
-    def shut_down(self) -> None:
-        """Close every open turn with what is known and emit it: the process ends."""
-        now_ns = self.clock.monotonic_ns()
+    def shut_down(self, within_s: float = math.inf) -> int:
+        """Close every open turn with what is known and emit it: the process ends.
+
+        Returns how many turns there was no time for.
+        """
+        until_s, now_ns = time.monotonic() + within_s, self.clock.monotonic_ns()
         sessions: set[Session] = {turn.session for turn in self.open_turns()}
+        self.drain(until_s)
         for session in sessions:
+            if time.monotonic() > until_s:
+                break
             session.shut_down(now_ns)
-        self.drain()
+            self.drain(until_s)
+        left = len(self._open) + len(self._closed)
+        if left:
+            self._over = True  # what is said to be lost is not sent all the same
+            diagnostics.counters.add("turn.lost.exit", left)
+        return left
 
     def after_fork(self) -> None:
         """Start clean in the child: the parent reports the turns that were open."""
@@ -391,7 +409,7 @@ class BackgroundRecorder:
         self._wake = threading.Event()
         self._start_lock = threading.Lock()
         self._emit_lock = threading.Lock()
-        self._resting = False
+        self._resting = self._over = False
         self._thread = None
         self._bits = random.Random().getrandbits  # noqa: S311
 
@@ -421,7 +439,9 @@ def recorder() -> BackgroundRecorder:
     return _recorder
 
 
-def shutdown() -> None:
-    """Close open turns with what is known and hand their spans to the provider; for the end of the process."""
-    if _recorder is not None:
-        _recorder.shut_down()
+def shutdown(within_s: float = math.inf) -> int:
+    """Close open turns with what is known and hand their spans to the provider; for the end of the process.
+
+    Returns how many turns there was no time for.
+    """
+    return 0 if _recorder is None else _recorder.shut_down(within_s)

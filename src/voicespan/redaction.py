@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import re
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,10 @@ _CACHED_LENGTH = 256
 _FEW = 8
 """A repetition that varies by no more may stand in another one, as the labels of a host's name."""
 _CACHED_TEXTS = 4096
+_PIECE = 8192
+"""So much of a long text is searched at a time: no other thread runs meanwhile."""
+_LONGEST = 8192
+"""No match is longer; the built-in rules bound theirs."""
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
@@ -106,7 +111,7 @@ def redact(text: str) -> str:
 
 
 def _redacted(text: str) -> str:
-    folded, numbers = text.casefold(), _DIGITS.search(text) is not None
+    folded, numbers = text.casefold(), _has_numbers(text)
     for rule in RULES:
         for sign in rule.signs:
             if sign in folded:
@@ -114,10 +119,43 @@ def _redacted(text: str) -> str:
         else:
             if rule.signs or not numbers:
                 continue
-        text = rule.pattern.sub(rule.replacement, text)
+        text = _replaced(rule, text)
     for rule in own_rules():
-        text = rule.pattern.sub(rule.replacement, text)
+        text = _replaced(rule, text)
     return text
+
+
+def _has_numbers(text: str) -> bool:
+    return any(_DIGITS.search(text, start, start + _PIECE + _FEW) for start in _pieces(text))
+
+
+def _pieces(text: str) -> Iterable[int]:
+    """Give where the pieces of a text begin; between them other threads may run."""
+    for start in range(0, len(text), _PIECE):
+        if start:
+            time.sleep(0)
+        yield start
+
+
+def _replaced(rule: Rule, text: str) -> str:
+    """Return the text with the rule applied, as `sub` does it: a piece at a time where it is long."""
+    pattern, replacement = rule.pattern, rule.replacement
+    if len(text) <= _PIECE:
+        return pattern.sub(replacement, text)
+    parts: list[str] = []
+    done = 0
+    for start in _pieces(text):
+        end, at = start + _PIECE, max(start, done)
+        while at < end and (found := pattern.search(text, at, end + _LONGEST)) and found.start() < end:
+            if found.end() >= end + _LONGEST:  # one of the user's own rules, for more than that
+                found = pattern.match(text, found.start()) or found
+            parts += (
+                text[done : found.start()],
+                found.expand(replacement) if isinstance(replacement, str) else replacement(found),
+            )
+            done = found.end()
+            at = max(done, found.start() + 1)
+    return "".join([*parts, text[done:]]) if parts else text
 
 
 _remembered = lru_cache(_CACHED_TEXTS)(_redacted)

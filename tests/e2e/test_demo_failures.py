@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.conftest import Measured
+
     from voicespan.local.turn import Turn
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.xdist_group("demo")]
@@ -69,7 +71,10 @@ async def hold(processes: Processes, *names: str) -> None:
         pass
 
 
-async def test_a_killed_worker_costs_one_turn(tmp_path: Path) -> None:
+@pytest.mark.failure(
+    "A speech worker is killed in the middle of its stream", "That turn is `error`; the next one is answered"
+)
+async def test_a_killed_worker_costs_one_turn(tmp_path: Path, measured: Measured) -> None:
     """`kill -9` of the speech worker fails the turn that it speaks in; the next turn is answered by its successor."""
     async with running(tmp_path) as (processes, receiver):
         call = asyncio.create_task(hold(processes, "greeting", "broken", "slow_speech", "plain"))
@@ -81,6 +86,7 @@ async def test_a_killed_worker_costs_one_turn(tmp_path: Path) -> None:
         assert processes.worker.pid != killed
     assert (failed.outcome, answered.outcome) == ("error", "completed")
     assert failed.error == "UNAVAILABLE"
+    measured(call="the call went on", lost="0 of 4 turns")
 
 
 async def test_a_stopped_agent_sends_what_it_knows(tmp_path: Path) -> None:

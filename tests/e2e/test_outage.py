@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.conftest import Measured
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 QUEUE = "otelcol_exporter_queue_size"
@@ -62,7 +64,10 @@ def spans(turns: list[Sent]) -> int:
     return sum(len(turn.spans) for turn in turns)
 
 
-def test_a_store_that_was_away_gets_everything(tmp_path: Path) -> None:
+@pytest.mark.failure(
+    "The store behind the Collector is away", "The Collector keeps it on disk; everything arrives once"
+)
+def test_a_store_that_was_away_gets_everything(tmp_path: Path, measured: Measured) -> None:
     """What was sent while the store refused connections waits on disk, and arrives once when it is back."""
     with away() as store, ended(begin(tmp_path, store)) as collector:
         turns = send(collector, 300)
@@ -72,6 +77,7 @@ def test_a_store_that_was_away_gets_everything(tmp_path: Path) -> None:
         until(lambda: not store.lacks(turns), "every turn is stored once")
         assert collector.own_metric("otelcol_exporter_enqueue_failed_spans") == 0
         until(lambda: collector.own_metric(QUEUE) == 0, "the queue is empty")
+        measured(lost=f"0 of {spans(turns):,} spans")
 
 
 @pytest.mark.timeout(300 + OUTAGE_S)
@@ -102,8 +108,17 @@ def test_a_store_that_comes_and_goes_loses_nothing(tmp_path: Path) -> None:
         until(lambda: wanted <= {span.span_id for span in list(store.spans)}, "every span is stored")
 
 
-@pytest.mark.parametrize("end", ["kill", "stop"])
-def test_a_collector_that_ends_keeps_its_queue(end: str, tmp_path: Path) -> None:
+HANDED_ON = "Every span of its queue is delivered once when it is back"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param("kill", marks=pytest.mark.failure("The Collector is killed with a full queue", HANDED_ON)),
+        pytest.param("stop", marks=pytest.mark.failure("The Collector is stopped with a full queue", HANDED_ON)),
+    ],
+)
+def test_a_collector_that_ends_keeps_its_queue(end: str, tmp_path: Path, measured: Measured) -> None:
     """Killed or stopped with a full queue and started again, it delivers every span that was in the queue, once."""
     with away() as store, ended(begin(tmp_path, store)) as collector:
         turns = send(collector, 200)
@@ -112,6 +127,7 @@ def test_a_collector_that_ends_keeps_its_queue(end: str, tmp_path: Path) -> None
         store.up()
         collector.start()
         until(lambda: not store.lacks(turns), "every turn is stored once")
+        measured(lost=f"0 of {spans(turns):,} spans")
 
 
 def test_a_collector_that_is_stopped_hands_over_first(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from .service import ONE_SPAN, Service, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.conftest import Measured
+
 BOUND_S = 15
 """Generous, for a busy machine: the SDK alone takes 12 to 16 s more than its start. benchmarks/startup_exit.py has the
 true number, which is held to 2 s."""
@@ -112,7 +114,8 @@ def test_an_exception_that_ends_the_process() -> None:
     assert done.code == 7
 
 
-def test_sigterm_sends_what_is_open() -> None:
+@pytest.mark.failure("SIGTERM in a call", "The open turn is closed with what is known, and sent")
+def test_sigterm_sends_what_is_open(measured: Measured) -> None:
     """SIGTERM in a call: the open turn is closed with what is known and sent; the process dies by the signal."""
     with Receiver() as receiver:
         service = Service(OPEN_TURN, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="60000")
@@ -122,9 +125,11 @@ def test_sigterm_sends_what_is_open() -> None:
         assert "voice.turn" in receiver.span_names
     assert done.code == -signal.SIGTERM
     assert done.err == ""
+    measured(lost="0 of 1 turns")
 
 
-def test_sigterm_with_nobody_answering() -> None:
+@pytest.mark.failure("SIGTERM in a call, and the back end hangs", "The process ends in 2 s, and says what is lost")
+def test_sigterm_with_nobody_answering(measured: Measured) -> None:
     """SIGTERM ends the process soon, although the Collector never answers."""
     with black_hole() as url:
         service = Service(OPEN_TURN, VOICESPAN_EXIT_TIMEOUT_S=SHORT, OTEL_EXPORTER_OTLP_ENDPOINT=url)
@@ -132,7 +137,9 @@ def test_sigterm_with_nobody_answering() -> None:
         service.process.send_signal(signal.SIGTERM)
         done = service.finish(BOUND_S)
     assert done.code == -signal.SIGTERM
-    assert "no answer in time" in done.line("at exit")
+    line = done.line("at exit")
+    assert "no answer in time" in line
+    measured(lost=line.partition("not sent: ")[2].partition(" to ")[0])
 
 
 def test_sigterm_is_left_to_a_service_that_handles_it() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
+    from tests.conftest import Measured
 
 MANY = """
 from opentelemetry import trace
@@ -93,7 +94,10 @@ def test_nothing_is_lost_while_nobody_answers(tmp_path: Path) -> None:
     assert kept(tmp_path) == 300
 
 
-def test_an_outage_longer_than_the_queue_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.failure(
+    "An outage longer than the queue holds, with a spool", "Everything arrives, what is late in its order"
+)
+def test_an_outage_longer_than_the_queue_loses_nothing(tmp_path: Path, measured: Measured) -> None:
     """More spans than the queue holds, while the back end says 503: all arrive, the late ones in order."""
     with Receiver(status=503) as receiver:
         service = Service(
@@ -114,6 +118,7 @@ def test_an_outage_longer_than_the_queue_loses_nothing(tmp_path: Path) -> None:
     numbers = [int(name.split()[1]) for name in late]
     assert numbers == sorted(numbers)
     assert kept(tmp_path) == 0
+    measured(lost="0 of 2,560 spans")
 
 
 def test_what_is_kept_is_sent_also_when_nothing_new_comes(tmp_path: Path) -> None:
@@ -142,7 +147,10 @@ def names_since(receiver: Receiver, request: int) -> list[str]:
     ]
 
 
-def test_kill_9_loses_only_what_was_not_yet_kept(tmp_path: Path) -> None:
+@pytest.mark.failure(
+    "kill -9 while the spool is written", "What is on disk is whole, and sent once by the next process"
+)
+def test_kill_9_loses_only_what_was_not_yet_kept(tmp_path: Path, measured: Measured) -> None:
     """A killed process leaves whole requests; the next one sends each of them, and none twice."""
     with nobody() as url:
         service = Service(SPEAKS, OTEL_EXPORTER_OTLP_ENDPOINT=url, VOICESPAN_SPOOL_DIR=str(tmp_path))
@@ -162,9 +170,13 @@ def test_kill_9_loses_only_what_was_not_yet_kept(tmp_path: Path) -> None:
         numbers = [int(name.split()[1]) for name in names(receiver, late=True)]
     assert len(numbers) == left
     assert numbers == sorted(set(numbers))
+    measured(lost=f"0 of {left:,} spans on disk")
 
 
-def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+@pytest.mark.failure(
+    "Two processes on one spool, and nobody takes anything", "A process that starts later sends it all, once"
+)
+def test_two_processes_share_a_folder(tmp_path: Path, measured: Measured) -> None:
     """Both keep what they could not send; one that starts later sends it all."""
     with nobody() as url:
         services = [
@@ -180,6 +192,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         service.process.kill()
         service.process.communicate()
         assert Counter(receiver.span_names) == dict.fromkeys(expected(300), 2)
+    measured(lost="0 of 600 spans")
 
 
 @pytest.mark.parametrize("place", ["file/below", "full"])
@@ -215,7 +228,8 @@ def test_the_oldest_are_replaced_and_counted(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in spool.folder.glob("*.gz")) <= 0.05 * 1024 * 1024
 
 
-def test_a_gap_in_the_clock_does_not_change_the_order(tmp_path: Path) -> None:
+@pytest.mark.failure("The clock is set back an hour in an outage, with a spool", "Everything arrives in its order")
+def test_a_gap_in_the_clock_does_not_change_the_order(tmp_path: Path, measured: Measured) -> None:
     """The wall clock is set back an hour in an outage: what is kept still comes in its order."""
     script = (
         MANY
@@ -237,6 +251,7 @@ trace.get_tracer_provider().force_flush(2000)
         service.process.kill()
         service.process.communicate()
         assert receiver.span_names == expected(128)
+    measured(lost="0 of 128 spans")
 
 
 def test_turns_are_kept_too(tmp_path: Path) -> None:

@@ -290,3 +290,18 @@ def test_set_up_by_one_call(receiver: Receiver) -> None:
     assert done.err == ""
     assert receiver.span_names == ["hello"]
     assert attributes(list(receiver.resource_spans[0].resource.attributes))["service.name"] == "by-hand"
+
+
+def test_a_call_shorter_than_an_interval_has_its_metrics(receiver: Receiver) -> None:
+    """What is counted in plain numbers reaches its histogram in the only collection, at the end; nothing is said."""
+    script = """
+        import asyncio, voicespan
+        async def call():
+            with voicespan.session(id="call-1") as session:
+                session.user_turn().committed()
+                await asyncio.sleep(0.15)
+        asyncio.run(call())
+    """
+    done = run(script, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    assert done.err == ""
+    assert "voice.event_loop.delay" in receiver.metrics

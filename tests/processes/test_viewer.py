@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.conftest import Measured
+
 CALL = """
     import os, sys, time
     import voicespan
@@ -171,7 +173,10 @@ def test_a_collector_gets_spans_and_nothing_else() -> None:
         assert [word for word in SAID if word.encode() in sent] == []
 
 
-def test_a_viewer_that_never_answers_costs_nothing() -> None:
+@pytest.mark.failure(
+    "A viewer takes connections and never answers", "Neither a mark nor, beyond 2 s, the exit waits for it"
+)
+def test_a_viewer_that_never_answers_costs_nothing(measured: Measured) -> None:
     """An address that takes connections and never answers delays neither a mark nor, beyond two seconds, the exit."""
     script = dedent(CALL) + dedent("""
         session, turn, llm = call()
@@ -180,15 +185,17 @@ def test_a_viewer_that_never_answers_costs_nothing() -> None:
         for _ in range(1000):
             turn.agent_said("x")
             turn.audio_sent(0.0)
-        print(time.monotonic() - begun < 1.0, flush=True)
+        print(time.monotonic() - begun, flush=True)
     """)
     with black_hole() as url:
         service = Service(
             script, OTEL_EXPORTER_OTLP_ENDPOINT=url, VOICESPAN_CONTENT="true", VOICESPAN_EXIT_TIMEOUT_S="2"
         )
         done = service.finish()
-    assert done.out == "True\n"
+    taken_s = float(done.out)
+    assert taken_s < 1
     assert done.code == 0
+    measured(call="1,000 of 1,000 marks", block_ms=taken_s * 1000)
 
 
 def converse(viewer: Viewer, **environ: str) -> Finished:

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from voicespan import diagnostics, settings
-from voicespan.sdk.batch import DROPPED, FAILED, LATE, RETRY_S, SENT, Batcher, Limits, Refusal
+from voicespan.sdk.batch import (
+    DROPPED,
+    FAILED,
+    IN_A_ROW,
+    KEPT,
+    LATE,
+    LONGEST_REST_S,
+    REPLAYED,
+    RETRY_S,
+    SENT,
+    Batcher,
+    Limits,
+    Refusal,
+    Weight,
+)
 from voicespan.settings import Settings
 
 if TYPE_CHECKING:
@@ -175,6 +189,110 @@ def test_a_target_that_refuses_is_not_hammered(sender: FakeSender) -> None:
     batcher.wait(20)
 
 
+@pytest.mark.parametrize("count", [4, 1])
+def test_a_target_that_refuses_for_good_is_not_asked_for_every_batch(sender: FakeSender, count: int) -> None:
+    """After three refusals in a row it gets its rest, also where more than a batch waits."""
+    sender.refusal = Refusal("401")
+    batcher = Batcher(sender, Limits(queue=1000, batch=count, delay_s=0.001), "span")
+    began = time.monotonic()
+    for _ in range(20):
+        put(batcher, range(40))
+        time.sleep(0.005)
+    asked, took_s = len(sender.batches), time.monotonic() - began
+    assert asked <= IN_A_ROW + 1 + took_s / RETRY_S
+    batcher.close()
+    batcher.wait(20)
+
+
+def test_one_batch_that_is_refused_for_good_stops_nothing(sender: FakeSender) -> None:
+    """What is wrong with one batch is not held against the next ones."""
+    sender.gate.clear()
+    batcher = Batcher(sender, LATER, "span")
+    sender.refusal = Refusal("400")
+    put(batcher, range(40))
+    assert until(lambda: batcher._in_flight == 4)
+    sender.gate.set()
+    assert until(lambda: batcher.counts.get(FAILED) >= 4)
+    sender.refusal = None
+    assert until(lambda: batcher.counts.get(SENT) + batcher.counts.get(FAILED) == 40)
+
+
+def test_a_target_is_left_alone_for_as_long_as_it_asks(sender: FakeSender) -> None:
+    """Within bounds; a flush asks all the same."""
+    sender.refusal = Refusal("429", passing=True, after_s=3600)
+    batcher = Batcher(sender, SOON, "span")
+    put(batcher, range(4))
+    assert until(lambda: len(sender.batches) == 1)
+    put(batcher, range(4, 8))
+    assert until(lambda: batcher.reason == "429")
+    assert batcher._rest_s == LONGEST_REST_S
+    assert not batcher.flush(20)
+    assert len(sender.batches) == 2
+    batcher.close()
+    batcher.wait(20)
+
+
+def test_what_is_queued_is_bounded_in_bytes(sender: FakeSender) -> None:
+    """Items of a known size are dropped, oldest first, when they are too much; what comes back counts again."""
+    sender.gate.clear()
+    limits = Limits(queue=1000, batch=1, delay_s=0.001, memory=100)
+    batcher = Batcher(sender, limits, "span", lambda item: Weight(2, item))
+    batcher.put(60)
+    assert until(lambda: batcher._in_flight == 2)
+    for size in (30, 30, 30, 30):
+        batcher.put(size)
+    assert batcher.counts.get(DROPPED) == 2
+    sender.refusal = Refusal("503", passing=True)
+    sender.gate.set()
+    assert until(lambda: batcher.counts.get(DROPPED) == 4)
+    assert sum(batcher._queue) == batcher._more.get("size") == 90
+    batcher.close()
+    batcher.wait(20)
+
+
+class FakeKeeper:
+    """Has one batch on disk, which can be sent when `there` says so."""
+
+    place = "somewhere"
+
+    def __init__(self) -> None:
+        self.there = False
+        self.replays = 0
+
+    def now_ns(self) -> int:
+        return 0
+
+    def keep(self, batch: Sequence[int], count: int, taken_ns: int) -> None:
+        pass
+
+    def waiting(self) -> bool:
+        return True
+
+    def replay(self, tried: Callable[[int, Refusal | None], None], go_on: Callable[[], bool]) -> Refusal | None:
+        self.replays += 1
+        if self.there:
+            tried(5, None)
+        return None
+
+
+def test_taken_again_is_said_when_something_was_taken(sender: FakeSender, capsys: pytest.CaptureFixture[str]) -> None:
+    """A replay that finds nothing, as another process is at it, says nothing of the target; one that sends does."""
+    sender.refusal = Refusal("connection refused", passing=True)
+    keeper = FakeKeeper()
+    batcher = Batcher(sender, SOON, "span", keeper=keeper)
+    put(batcher, range(2))
+    assert until(lambda: batcher.counts.get(KEPT) == 2)
+    before = keeper.replays
+    assert until(lambda: keeper.replays > before + 1)
+    assert "takes spans again" not in capsys.readouterr().err
+    keeper.there = True
+    assert until(lambda: batcher.counts.get(REPLAYED) >= 5)
+    assert until(lambda: not batcher._refused)
+    assert "nowhere takes spans again; lost meanwhile: 0" in capsys.readouterr().err
+    batcher.close()
+    batcher.wait(20)
+
+
 def test_flush_sends_everything(sender: FakeSender) -> None:
     """After a flush nothing waits, whatever the delay is."""
     batcher = Batcher(sender, LATER, "span")
@@ -210,6 +328,10 @@ def test_close_sends_what_is_left(sender: FakeSender) -> None:
     batcher.put(99)
     assert sorted(sender.items) == list(range(10))
     assert (batcher.counts.get(LATE), batcher.unsent) == (1, 0)
+    heavy = Batcher(sender, LATER, "span", lambda _: Weight(12, 4_000))
+    heavy.close()
+    heavy.put(1)
+    assert heavy.counts.get(LATE) == 12
     assert sender.hurried
     assert sender.closed
 

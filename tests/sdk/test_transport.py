@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from tests.processes.faulty import BackEnd, half
 
 from voicespan.sdk.endpoint import Endpoint
+from voicespan.sdk.exporters import makers
 from voicespan.sdk.transport import Transport, fits
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -21,6 +24,7 @@ class Server:
 
     def __init__(self) -> None:
         self.connections = 0
+        self.retry_after = "1"
         self.requests: list[tuple[str, bytes, str | None]] = []
         self.asked = threading.Event()
         self.done = threading.Event()
@@ -43,7 +47,7 @@ class Server:
                     return
                 self.send_response(503 if self.path == "/busy" else 200)
                 if self.path == "/busy":
-                    self.send_header("Retry-After", "1")
+                    self.send_header("Retry-After", server.retry_after)
                 if self.path == "/close":
                     self.send_header("Connection", "close")
                 self.send_header("Content-Length", "2")
@@ -97,6 +101,63 @@ def test_status_and_header_fields_are_passed_on(server: Server) -> None:
     result = transport.request("POST", f"{server.url}/busy", timeout=10, data=b"")
     transport.close()
     assert (result.status_code, result.reason, result.headers().get("retry-after")) == (503, "Service Unavailable", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "least_s", "most_s"),
+    [
+        ("7", 7, 7),
+        ("Tue, 31 Dec 2999 23:59:59 GMT", 3_600, 1e12),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("soon", 0, 0),
+        ("-5", 0, 0),
+        ("9" * 400, 0, 0),
+    ],
+)
+def test_how_long_a_server_wants_to_be_left_alone(server: Server, text: str, least_s: float, most_s: float) -> None:
+    """In seconds or as a date, until the next request; what is neither is nothing."""
+    server.retry_after = text
+    transport = Transport()
+    transport.request("POST", f"{server.url}/busy", timeout=10, data=b"")
+    assert least_s <= transport.retry_after_s <= most_s
+    transport.request("POST", f"{server.url}/ok", timeout=10, data=b"")
+    assert transport.retry_after_s == 0
+    transport.close()
+
+
+def test_a_long_answer_is_not_read_to_its_end() -> None:
+    """An answer of any length, said or not, costs 64 kB at most; the connection that it came by is not used again."""
+    for head in (b"Content-Length: 99999999\r\n\r\n", b"\r\n"):
+
+        def answer(connection: socket.socket, head: bytes = head) -> bool:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + head)
+            while True:
+                connection.sendall(b"x" * 65_536)
+
+        with BackEnd(answer) as back_end:
+            transport = Transport()
+            result = transport.request("POST", back_end.url, timeout=10, data=b"")
+            assert (result.status_code, len(result.content())) == (200, 1 << 16)
+            assert transport._connection is None
+
+
+def test_an_answer_that_breaks_off_is_none(server: Server) -> None:
+    """A body that is shorter than was said is an error, so that what was sent is sent again."""
+    with BackEnd(half) as back_end:
+        transport = Transport()
+        result = transport.request("POST", back_end.url, timeout=10, data=b"")
+    assert result.status_code is None
+    assert transport.is_connection_error(result.error)
+
+
+def test_no_request_is_longer_than_the_exporter_s_time_out(server: Server) -> None:
+    """The exporter counts by the time of day: a clock that is set back does not make it wait for hours."""
+    exporter = makers("traces", {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": server.url})[0]()
+    transport = exporter._client._transport
+    assert transport.longest_s == exporter._client._timeout > 0
+    transport.longest_s = 0.05
+    result = transport.request("POST", f"{server.url}/never", timeout=12 * 3600, data=b"")
+    assert isinstance(result.error, TimeoutError)
 
 
 def test_a_refusal_is_a_connection_error() -> None:

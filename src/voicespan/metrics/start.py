@@ -12,7 +12,7 @@ from opentelemetry.metrics import Observation
 from voicespan import names as n
 from voicespan.metrics import audio, gpu, loop, machine
 from voicespan.metrics.calls import calls
-from voicespan.metrics.instruments import observe, somebody_reads
+from voicespan.metrics.instruments import BATCHED, observe, somebody_reads, take
 from voicespan.metrics.labels import labels
 from voicespan.metrics.level import LEVELS, connections, models, tasks, voices, waiting
 from voicespan.metrics.messages import messages
@@ -31,6 +31,10 @@ def start() -> None:
     machine.start()
     for name, read in observed().items():
         observe(name, read)
+    for (
+        name
+    ) in BATCHED:  # they take their first values in a collection, which may be the last one: too late to make them
+        take(name)
     _fork_safe()
 
 

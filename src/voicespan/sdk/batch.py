@@ -31,6 +31,12 @@ SENT = "sent"
 RETRY_S = 1.0
 """How long a target that refuses is left alone, after the attempts that the exporter makes by itself."""
 
+LONGEST_REST_S = 300.0
+"""A target that asks to be left alone for longer is asked again all the same."""
+
+IN_A_ROW = 3
+"""After so many batches that were refused for good, the next one is no exception: the target gets its rest."""
+
 NO_ANSWER = "no answer in time"
 CLOSED = "connection closed by the peer"
 UNCERTAIN = frozenset({NO_ANSWER, CLOSED})
@@ -41,19 +47,22 @@ _KEEPING_SHARE = 0.25
 
 _NO_THREAD = "no thread could be started"
 _MORE = "more"
+_SIZE = "size"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`queue`: how many may wait; `batch`: how many go into one request; `delay_s`: how long it waits to be full.
 
-    `size`: a request of so many bytes is full too, as far as the size of what it takes is known.
+    `size`: a request of so many bytes is full too, as far as the size of what it takes is known. `memory`: so many
+    bytes of what waits are one too many, as far as that is known.
     """
 
     queue: int = 2048
     batch: int = 64
     delay_s: float = 0.2
     size: int = 1 << 20
+    memory: int = 1 << 26
 
     @classmethod
     def read(cls, environ: Mapping[str, str], prefix: str, *, batch: int = 64) -> Limits:
@@ -84,6 +93,8 @@ class Refusal:
 
     reason: str
     passing: bool = False
+    after_s: float = 0.0
+    """For how long the target has asked to be left alone."""
 
 
 @dataclass(slots=True)
@@ -170,7 +181,7 @@ class Batcher(Generic[Item]):
         self.reason = ""
         self._queue: deque[Item] = deque()
         self._more = Counters()
-        """By how much what is queued is more than its items."""
+        """By how much what is queued is more than its items, and its size in bytes."""
         self._flushes: deque[_Flush] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._finished = Latch()
@@ -184,6 +195,8 @@ class Batcher(Generic[Item]):
         self._in_flight = 0
         self._reported = {DROPPED: 0, FAILED: 0}
         self._refused = False
+        self._refused_in_a_row = 0
+        self._rest_s = RETRY_S
         self._lost_before = 0
         self._failed_before_close = self._kept_before_close = 0
 
@@ -200,20 +213,19 @@ class Batcher(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Queue one item."""
+        weight = self._weigh(item)
         if self._closing:
-            self._count(LATE)
+            self._count(LATE, weight.count)
             return
-        count = self._weigh(item).count
         self._queue.append(item)
-        if count > 1:
-            self._more.add(_MORE, count - 1)
+        self._in(weight.count - 1, weight.size)
         if self._thread is None:
             self._start()
         length = self._length
         if self._keeper is not None and not self._overflowing and length > self._high:
             self._overflowing = True
             self._overflow.put(None)
-        if length > self._limits.queue:
+        if length > self._limits.queue or self._more.get(_SIZE) > self._limits.memory:
             self._drop_oldest()
         elif self._asleep:
             self._asleep = False
@@ -336,7 +348,7 @@ class Batcher(Generic[Item]):
 
     def _pause(self) -> None:
         """Give a target that refuses some time, unless a flush or the end comes first."""
-        until_s = time.monotonic() + RETRY_S
+        until_s = time.monotonic() + self._rest_s
         while not (self._closing or self._flushes) and (left_s := until_s - time.monotonic()) > 0:
             with suppress(Empty):
                 self._wake.get(timeout=left_s)
@@ -359,6 +371,8 @@ class Batcher(Generic[Item]):
             all_sent = all_sent and refusal is None
             if refusal is not None and (self._closing or refusal.passing):
                 return False  # the next batch would be told the same
+            if self._refused_in_a_row >= IN_A_ROW:
+                return False
             if self._closing:
                 left = len(self._queue)
         return all_sent
@@ -379,9 +393,19 @@ class Batcher(Generic[Item]):
     def _out(self, item: Item) -> Weight:
         """Take note that an item has left the queue; return how much that was."""
         weight = self._weigh(item)
-        if weight.count > 1:
-            self._more.add(_MORE, 1 - weight.count)
+        self._in(1 - weight.count, -weight.size)
         return weight
+
+    def _in(self, more: int, size: int) -> None:
+        if more:
+            self._more.add(_MORE, more)
+        if size:
+            self._more.add(_SIZE, size)
+
+    def _back(self, batch: list[Item], count: int) -> None:
+        """Put a batch before what is queued."""
+        self._queue.extendleft(reversed(batch))
+        self._in(count - len(batch), sum(self._weigh(item).size for item in batch))
 
     def _send(self, batch: list[Item]) -> Refusal | None:
         taken_ns = self._keeper.now_ns() if self._keeper is not None else 0
@@ -399,6 +423,8 @@ class Batcher(Generic[Item]):
         if refusal is None:
             self._count(SENT, count)
             self._taken()
+        elif self._gave_up:  # what is in flight counts as unsent already, and that may be said just now
+            return refusal
         else:
             self._not_taken(batch, count, refusal, taken_ns)
         self._in_flight = 0
@@ -408,17 +434,18 @@ class Batcher(Generic[Item]):
         return sum(self._weigh(item).count for item in batch)
 
     def _taken(self) -> None:
+        self._refused_in_a_row = 0
         if self._refused:
             lost = self.counts.get(DROPPED) + self.counts.get(FAILED) - self._lost_before
             self._refused, self.reason = False, ""
             say(f"export.{self.what}.taken", f"{self.target} takes {self.what}s again; lost meanwhile: {lost}")
 
     def _not_taken(self, batch: list[Item], count: int, refusal: Refusal, taken_ns: int) -> None:
-        if not self._gave_up:  # else the reason is only that the request was aborted
-            self.reason = refusal.reason
+        self._rest(refusal)
         if not self._refused:
             self._refused, self._lost_before = True, self.counts.get(DROPPED) + self.counts.get(FAILED)
         if not refusal.passing:
+            self._refused_in_a_row += 1
             self._count(FAILED, count)
             return
         if self._keep(batch, count, taken_ns):
@@ -426,10 +453,14 @@ class Batcher(Generic[Item]):
                 counters.add(f"{self.what}.maybe_twice", count)
             self._say_refused(f"they are kept in {self.place} until it does")
             return
-        self._queue.extendleft(reversed(batch))
-        self._more.add(_MORE, count - len(batch))
+        self._back(batch, count)
         self._drop_oldest()
         self._say_refused(f"up to {self._limits.queue} are kept until it does")
+
+    def _rest(self, refusal: Refusal) -> None:
+        """Take note of why nothing is taken, and for how long."""
+        self.reason = refusal.reason
+        self._rest_s = max(RETRY_S, min(refusal.after_s, LONGEST_REST_S))
 
     def _say_refused(self, what_then: str) -> None:
         if not self._closing:
@@ -472,8 +503,7 @@ class Batcher(Generic[Item]):
         count = self._weight(batch)
         if self._keep(batch, count, taken_ns):
             return True
-        self._queue.extendleft(reversed(batch))
-        self._more.add(_MORE, count - len(batch))
+        self._back(batch, count)
         return False
 
     def _keep_what_is_on_its_way(self) -> None:
@@ -512,7 +542,7 @@ class Batcher(Generic[Item]):
             lambda: not (self._closing or self._flushes or self._length >= self._limits.batch),
         )
         if refusal is not None:
-            self.reason = refusal.reason
+            self._rest(refusal)
             return False
         if replayed := self.counts.get(REPLAYED) - before:
             self._taken()
@@ -520,7 +550,9 @@ class Batcher(Generic[Item]):
         return True
 
     def _drop_oldest(self) -> None:
-        while self._length > self._limits.queue and len(self._queue) > 1:
+        while len(self._queue) > 1 and (
+            self._length > self._limits.queue or self._more.get(_SIZE) > self._limits.memory
+        ):
             try:
                 item = self._queue.popleft()
             except IndexError:

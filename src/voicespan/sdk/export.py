@@ -229,7 +229,22 @@ class BodySender(ExporterSender["ReadableSpan | Written"]):
         most = getattr(exporter, "_max_request_size", 0)
         if 0 < most < len(body):
             return Refusal(f"the request has {len(body)} bytes, more than the {most} that the exporter sends")
-        return None if exporter._client.export(body).success else self._why.refusal()  # noqa: SLF001
+        client = exporter._client  # noqa: SLF001
+        result = client.export(body)
+        if result.success:
+            return None
+        if result.status_code is None and result.error is None:  # it was stopped between two attempts
+            return self._why.refusal()
+        return refused(result, getattr(client, "_transport", None))
+
+
+def refused(result: Any, transport: Any) -> Refusal:
+    """Return why OTLP over HTTP was not taken, by what the exporter's client returns after its last attempt."""
+    message = f"code: {result.status_code}, reason: {result.reason or result.error}"
+    passing = is_passing(message)
+    if result.status_code is None:
+        passing = passing or transport is None or transport.is_connection_error(result.error)
+    return Refusal(plain_reason(message), passing, getattr(transport, "retry_after_s", 0.0))
 
 
 class Why:

@@ -35,7 +35,12 @@ class Maker:
 
     def __call__(self) -> Any:
         """Make one."""
-        return self.kind(_transport=Transport()) if self.own_transport else self.kind()
+        if not self.own_transport:
+            return self.kind()
+        transport = Transport()
+        exporter = self.kind(_transport=transport)
+        transport.longest_s = getattr(getattr(exporter, "_client", None), "_timeout", None)
+        return exporter
 
 
 def makers(signal: Signal, environ: Mapping[str, str]) -> list[Maker]:

@@ -119,6 +119,7 @@ class Shutdown:
         self._batchers = batchers
         self._metric_targets = metric_targets
         self._turns_closed = Latch()
+        self._turns_left = 0
         self._begun = self._in_multiprocessing = False
         self._tracers, self._meters, self._logs = tracers, meters, logs
         self._steps = [Step("voicespan-exit-spans", self._end_spans)]
@@ -158,6 +159,8 @@ class Shutdown:
             for it in self._batchers
             if it.kept_at_end
         ]
+        if self._turns_left:
+            unsent.append(f"{number(self._turns_left, 'turn')} (no time to write them)")
         said = [f"not sent: {'; '.join(unsent)}"] if unsent else []
         said += [f"kept on disk, to be sent later: {'; '.join(kept)}"] if kept else []
         if said:
@@ -167,7 +170,7 @@ class Shutdown:
         emit = sys.modules.get("voicespan.emit")
         if emit is not None:
             try:
-                emit.shutdown()
+                self._turns_left = emit.shutdown(remaining_s() / 2)
             except Exception as error:
                 say("exit.turns", f"at exit, closing the open turns went wrong: {error!r}")
         self._turns_closed.open()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = "kept"
 REPLAYED: Final = "replayed"
+REFUSED: Final = "refused"
 REPLACED: Final = "replaced"
 DAMAGED: Final = "damaged"
 
@@ -48,8 +49,8 @@ class Spool:
     """A folder of request bodies of one signal; several processes may share it.
 
     Together they keep at most `max_bytes` in it, give or take what others wrote in the last five seconds. What is too
-    much replaces the oldest. `counts` says in items what became of them: kept, replayed, replaced by newer ones,
-    damaged on disk.
+    much replaces the oldest. `counts` says in items what became of them: kept, replayed, refused for good, replaced by
+    newer ones, damaged on disk.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -57,6 +58,8 @@ class Spool:
         self.max_bytes = max_bytes
         self.counts = Counters()
         self._numbers = itertools.count()
+        self._done: set[str] = set()
+        """Files that are done with, and could not be removed."""
         self._bytes = 0
         self._measured_s = float("-inf")
 
@@ -106,15 +109,25 @@ class Spool:
     def replaying(self) -> Iterator[Iterator[Kept]]:
         """Give the bodies, oldest first, as the only process that does so; none while another one does.
 
-        A body stays until `replayed` is called with it: what is sent twice is better than what is lost.
+        A body stays until `replayed` or `refused` is called with it: sent twice is better than lost.
         """
         with _only_one(self.folder / _LOCK) as first:
             yield self._bodies() if first else iter(())
 
-    def replayed(self, kept: Kept) -> None:
-        """Forget a body that was sent."""
-        self._remove(kept.path)
+    def replayed(self, kept: Kept) -> bool:
+        """Forget a body that was sent; return whether its file is gone. If not, this process leaves it alone."""
         self.counts.add(REPLAYED, kept.items)
+        return self._finish(kept.path)
+
+    def refused(self, kept: Kept) -> bool:
+        """Forget a body that nobody will ever take, as `replayed` does."""
+        self.counts.add(REFUSED, kept.items)
+        return self._finish(kept.path)
+
+    def _finish(self, path: Path) -> bool:
+        gone = self._remove(path) or not path.exists()
+        (self._done.discard if gone else self._done.add)(path.name)
+        return gone
 
     def _bodies(self) -> Iterator[Kept]:
         self._sweep()
@@ -126,23 +139,25 @@ class Spool:
                 continue
             if body:
                 yield Kept(path, body, _items(name))
-            elif self._remove(path):
+            else:
                 self.counts.add(DAMAGED, _items(name))
+                self._finish(path)
 
     def _make_room(self, needed: int) -> None:
         if self._bytes + needed > self.max_bytes or time.monotonic() - self._measured_s > _MEASURE_AFTER_S:
             self._measure()
         if self._bytes + needed <= self.max_bytes:
             return
-        for name in sorted(self._names()):
-            if self._remove(self.folder / name):
+        for name in sorted(self._files()):
+            done = name in self._done
+            if self._remove(self.folder / name) and not done:
                 self.counts.add(REPLACED, _items(name))
             if self._bytes + needed <= self.max_bytes:
                 return
 
     def _measure(self) -> None:
         self._measured_s = time.monotonic()
-        self._bytes = sum(_size(self.folder / name) for name in self._names())
+        self._bytes = sum(_size(self.folder / name) for name in self._files())
 
     def _remove(self, path: Path) -> bool:
         size = _size(path)
@@ -150,15 +165,22 @@ class Spool:
             path.unlink()
         except OSError:
             return False
+        self._done.discard(path.name)
         self._bytes = max(0, self._bytes - size)
         return True
 
     def _names(self) -> Iterator[str]:
+        """Give the names of the files that wait."""
+        return (name for name in self._files() if name not in self._done)
+
+    def _files(self) -> Iterator[str]:
         with suppress(OSError), os.scandir(self.folder) as entries:
             yield from (entry.name for entry in entries if _NAME.fullmatch(entry.name))
 
     def _sweep(self) -> None:
-        """Remove what a killed process was writing."""
+        """Remove what a killed process was writing, and what could not be removed before."""
+        for name in list(self._done):
+            self._finish(self.folder / name)
         before_s = time.time() - _UNFINISHED_AFTER_S
         for path in self.folder.glob(f"*{_UNFINISHED}"):
             with suppress(OSError):

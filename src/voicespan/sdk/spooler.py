@@ -63,7 +63,8 @@ class Spooler:
                 if refusal is not None and refusal.passing:
                     self._waiting = True
                     return refusal
-                self.spool.replayed(kept)
+                if not (self.spool.replayed(kept) if refusal is None else self.spool.refused(kept)):
+                    say("spool.remove", f"what was sent cannot be removed from {self.place}; a restart sends it again")
                 tried(kept.items, refusal)
         return None
 

@@ -11,8 +11,10 @@ import http.client
 import inspect
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from voicespan.sdk.endpoint import Endpoint
 
 _STAY_WITH_REQUESTS = ("http_proxy", "https_proxy", "all_proxy", "netrc")
+_LONGEST_ANSWER = 1 << 16
+"""So many bytes of an answer are read; one of OTLP has a few words."""
 _CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
 
 
@@ -63,6 +67,11 @@ class Result:
 class Transport:
     """One connection, kept open between requests. `close` ends the request that is under way, from any thread."""
 
+    longest_s: float | None = None
+    """The longest time-out that is believed: exporters count by the time of day, which can be set back in between."""
+    retry_after_s = 0.0
+    """For how long the last answer has asked to be left alone."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
@@ -79,18 +88,23 @@ class Transport:
     ) -> Result:
         """Send one request, in at most `timeout` seconds for each step of it; never raises."""
         parts = urlsplit(url)
+        if timeout is not None and self.longest_s is not None:
+            timeout = min(timeout, self.longest_s)
         with self._lock:
+            self.retry_after_s = 0.0
             try:
                 connection = self._connect(parts.hostname or "", parts.port or http.client.HTTP_PORT, timeout)
                 connection.request(
                     method, f"{parts.path or '/'}{parts.query and '?'}{parts.query}", data, headers or {}
                 )
                 answer = connection.getresponse()
-                body = answer.read()
+                whole = answer.length is not None and answer.length <= _LONGEST_ANSWER
+                body = answer.read() if whole else answer.read(_LONGEST_ANSWER)
             except Exception as error:
                 self._drop()
                 return Result(error=error)
-            if answer.will_close:
+            self.retry_after_s = _seconds(answer.headers.get("retry-after", ""))
+            if answer.will_close or not answer.isclosed():
                 self._drop()
             return Result(answer.status, answer.reason, None, body, cast("Mapping[str, str]", answer.headers))
 
@@ -124,3 +138,15 @@ class Transport:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _seconds(retry_after: str) -> float:
+    """Return how long a `Retry-After` (RFC 9110) is, in seconds or as a date; 0 for what is neither."""
+    try:
+        return max(0.0, float(int(retry_after)))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0.0

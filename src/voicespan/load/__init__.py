@@ -1,0 +1,1 @@
+"""`voicespan load`: simulated calls, and what they cost and lose."""
