@@ -126,11 +126,12 @@ async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, caps
     attach.moved.cache_clear()
     try:
         PipecatInstrumentor()._instrument()  # Pipecat is imported already: this is where it would be
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
         worker = PipelineWorker(Pipeline(Call().processors()), enable_tracing=True)
         attach.attach(worker)
     finally:
         attach.moved.cache_clear()
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
+    assert "voicespan:" not in capsys.readouterr().err
     assert len(said) == 1
     assert f"pipecat: {pipecat.installed_version()} has no" in said[0]
     assert "VADUserStoppedSpeakingFrame.stop_secs" in said[0]
@@ -292,6 +293,19 @@ def test_what_another_task_has_ended_is_not_current_later(voice: VoiceRecorder) 
     assert task.run(trace.get_current_span).get_span_context().is_valid
     task.run(call.works, "model")
     assert not task.run(trace.get_current_span).get_span_context().is_valid
+
+
+def test_text_that_is_empty_is_no_token(voice: VoiceRecorder) -> None:
+    """A frame without a word, as some services send first, is not the first token."""
+    model = Call().model
+    call = conversation.Conversation(voice.session())
+    watch = attach.Watch(call)
+    call.generation_began(model, current=False)
+    stage = call._generations[model].stage
+    watch.pushes(model, f.LLMTextFrame(""))
+    assert stage._record.first_ns is None
+    watch.pushes(model, f.LLMTextFrame("Nine"))
+    assert (stage._record.count, stage._record.first_ns is None) == (1, False)
 
 
 def test_syntheses_that_are_forgotten_end(voice: VoiceRecorder) -> None:
