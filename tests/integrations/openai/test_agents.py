@@ -62,15 +62,20 @@ class Service:
                     elif event.type == "error":
                         self.failures.append(event.error)
                     elif self.careful and event.type == "raw_model_event" and event.data.type == "raw_server_event":
-                        await self._decide(session, event.data.data)
+                        await self._decide(session, event.data.data, call)
             finally:
                 microphone.cancel()
 
-    async def _decide(self, session: Any, told: dict[str, Any]) -> None:
-        """Answer what has words, and forget other sounds."""
-        if told["type"] == "conversation.item.input_audio_transcription.completed":
-            forget = {"type": "conversation.item.delete", "other_data": {"item_id": told["item_id"]}}
-            message: Any = {"type": "response.create"} if told["transcript"] else forget
+    async def _decide(self, session: Any, told: dict[str, Any], call: Call) -> None:
+        """Answer what has words, and forget a sound that has none where it has stopped the agent."""
+        message: Any = None
+        if told["type"] != "conversation.item.input_audio_transcription.completed":
+            return
+        if told["transcript"]:
+            message = {"type": "response.create"}
+        elif call.journal.notes["quiet"]:
+            message = {"type": "conversation.item.delete", "other_data": {"item_id": told["item_id"]}}
+        if message is not None:
             await session.model.send_event(RealtimeModelSendRawMessage(message=message))
 
     async def _listen(self, session: Any, call: Call) -> None:
