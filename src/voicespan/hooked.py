@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 AFTER_S = 30.0
 """How long after the start a process without a turn explains itself; it does so again at its end."""
 _LISTED = 3
+_HELPER = "from multiprocessing."
+"""How Python begins the command of a process that only helps to start others, or keeps count of what they share."""
 
 
 class Source:
@@ -144,6 +146,8 @@ def _elsewhere(*, at_end: bool) -> bool:
     """
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
+        return True
+    if any(argument.startswith(_HELPER) for argument in sys.orig_argv):
         return True
     started_some = "multiprocessing.popen_fork" in sys.modules  # imported with the first process that is started
     return started_some or "forked" in _state or (at_end and "child" in _state)
