@@ -64,6 +64,7 @@ OWN_CODE = Source("own code", onset="user_turn()")
 
 _sources: dict[str, Source] = {}
 _libraries: dict[str, str] = {}
+_moved: dict[str, str] = {}
 _state: set[str] = set()
 _recorded: list[Callable[[], bool]] = []
 
@@ -75,7 +76,15 @@ def source(name: str, version: str = "", onset: str = "onset of speech") -> Sour
 
 def library(name: str, version: str) -> None:
     """Note that a library is hooked: it gives spans, and no turns."""
-    _libraries[name] = version
+    if name not in _moved:
+        _libraries[name] = version
+
+
+def moved(name: str, version: str) -> None:
+    """Note that a version has moved what is relied on, as was said: it is not hooked."""
+    _moved[name] = version
+    _sources.pop(name, None)
+    _libraries.pop(name, None)
 
 
 def begin(recorded: Callable[[], bool]) -> None:
@@ -127,10 +136,13 @@ def _explanation(*, at_end: bool) -> str | None:
     if any(each.turns for each in sources) or (not sessions and _elsewhere(at_end=at_end)):
         return None
     libraries = ", ".join(f"{name} {version}" for name, version in _libraries.items())
+    moved = [f"not hooked, since it has moved something: {name} {version}" for name, version in _moved.items()]
     if sources:
-        return "; ".join([*map(str, sources), *([f"also hooked: {libraries}"] if libraries else [])])
+        return "; ".join([*map(str, sources), *([f"also hooked: {libraries}"] if libraries else []), *moved])
     if any(recorded() for recorded in _recorded):
         return None  # a service that holds no calls: its spans are what it has to tell
+    if moved:
+        return "; ".join([*([f"{libraries} hooked, and none was used"] if libraries else []), *moved])
     if libraries:
         return f"{libraries} hooked, and none was used"
     return (
@@ -163,5 +175,6 @@ def forget() -> None:
     """Forget everything: for tests."""
     _sources.clear()
     _libraries.clear()
+    _moved.clear()
     _state.clear()
     OWN_CODE.forget()

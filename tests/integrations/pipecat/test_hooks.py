@@ -27,7 +27,7 @@ from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
 from pipecat.workers.runner import WorkerRunner
 
-from voicespan import diagnostics
+from voicespan import diagnostics, hooked
 from voicespan.integrations import pipecat
 from voicespan.integrations.hook import missing
 from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
@@ -129,11 +129,16 @@ async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, caps
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
         worker = PipelineWorker(Pipeline(Call().processors()), enable_tracing=True)
         attach.attach(worker)
+        hooked.explain()
+        explained = capsys.readouterr().err
     finally:
+        hooked.forget()
         attach.moved.cache_clear()
-    assert "voicespan:" not in capsys.readouterr().err
+    assert explained.count("voicespan:") == 1
+    assert "not hooked, since it has moved something: pipecat-ai" in explained
+    assert "0 sessions" not in explained
     assert len(said) == 1
-    assert f"pipecat: {pipecat.installed_version()} has no" in said[0]
+    assert f"pipecat-ai {pipecat.installed_version()} is not instrumented" in said[0]
     assert "VADUserStoppedSpeakingFrame.stop_secs" in said[0]
     assert "BusBridgeProcessor._bridge" in said[0]
     assert worker._enable_tracing is True
