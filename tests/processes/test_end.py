@@ -252,7 +252,7 @@ def test_a_fork_inherits_no_count() -> None:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_process_of_multiprocessing(method: str, tmp_path: Path) -> None:
-    """A worker process sends its last spans, though some leave without exit handlers; its helpers have nothing to say."""
+    """A worker process sends its last spans, though some leave without exit handlers; helper processes are silent."""
     script = tmp_path / "main.py"
     script.write_text(
         dedent("""
