@@ -85,6 +85,19 @@ def test_a_library_that_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
         hooked._recorded.clear()
 
 
+def test_what_has_moved_is_not_hooked(capsys: pytest.CaptureFixture[str]) -> None:
+    """A version that was said not to be instrumented is not called hooked afterwards, in whichever order it is told."""
+    hooked.source("pipecat-ai", "1.99.0", "VAD event")
+    hooked.moved("pipecat-ai", "1.99.0")
+    hooked.moved("redis", "9.0.0")
+    hooked.library("redis", "9.0.0")
+    hooked.library("grpcio", "1.85.1")
+    assert said(capsys) == (
+        "voicespan: no turn after 30 s: grpcio 1.85.1 hooked, and none was used; not hooked, since it has moved "
+        "something: pipecat-ai 1.99.0; not hooked, since it has moved something: redis 9.0.0\n"
+    )
+
+
 def test_a_parent_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     """A process that has forked leaves it to its children, which hold the calls."""
     hooked._forked()

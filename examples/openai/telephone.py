@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -131,11 +131,19 @@ class Answer:
 
 
 class Server:
-    """A realtime server for one call after another; its answers are a script."""
+    """A realtime server for one call after another; its answers are a script, and so is what it hears in sounds."""
 
-    def __init__(self, journal: Journal, *answers: Answer, transcript_s: float = 0.2, beta: bool = False) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *answers: Answer,
+        transcript_s: float = 0.2,
+        transcripts: Sequence[str] = (),
+        beta: bool = False,
+    ) -> None:
         self.journal = journal
         self.answers = list(answers)
+        self.transcripts = list(transcripts)
         self.transcript_s = transcript_s
         self.beta = beta
         self.url = ""
@@ -274,11 +282,12 @@ class ServerCall:
             self.spawn(self._transcribe(item))
 
     async def _transcribe(self, item: str) -> None:
+        words = self.server.transcripts.pop(0) if self.server.transcripts else "how cold is it"
         await asyncio.sleep(self.server.transcript_s)
         self.journal.note("transcript")
         await self.send(
             "conversation.item.input_audio_transcription.completed", item_id=item, content_index=0,
-            transcript="how cold is it", usage={"type": "duration", "seconds": 1},
+            transcript=words, usage={"type": "duration", "seconds": 1},
         )  # fmt: skip
 
     async def _commit(self, event: dict[str, Any]) -> None:

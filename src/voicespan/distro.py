@@ -79,8 +79,7 @@ class VoicespanConfigurator:
                     from voicespan import loggers
                     from voicespan.logs import setup_logging
 
-                    setup_logging()
-                    loggers.follow()
+                    loggers.follow(setup_logging())
                 if _threading not in known.disabled():
                     from voicespan import threads
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 AFTER_S = 30.0
 """How long after the start a process without a turn explains itself; it does so again at its end."""
 _LISTED = 3
+_HELPER = "from multiprocessing."
+"""How Python begins the command of a process that only helps to start others, or keeps count of what they share."""
 
 
 class Source:
@@ -62,6 +64,7 @@ OWN_CODE = Source("own code", onset="user_turn()")
 
 _sources: dict[str, Source] = {}
 _libraries: dict[str, str] = {}
+_moved: dict[str, str] = {}
 _state: set[str] = set()
 _recorded: list[Callable[[], bool]] = []
 
@@ -73,7 +76,15 @@ def source(name: str, version: str = "", onset: str = "onset of speech") -> Sour
 
 def library(name: str, version: str) -> None:
     """Note that a library is hooked: it gives spans, and no turns."""
-    _libraries[name] = version
+    if name not in _moved:
+        _libraries[name] = version
+
+
+def moved(name: str, version: str) -> None:
+    """Note that a version has moved what is relied on, as was said: it is not hooked."""
+    _moved[name] = version
+    _sources.pop(name, None)
+    _libraries.pop(name, None)
 
 
 def begin(recorded: Callable[[], bool]) -> None:
@@ -125,10 +136,13 @@ def _explanation(*, at_end: bool) -> str | None:
     if any(each.turns for each in sources) or (not sessions and _elsewhere(at_end=at_end)):
         return None
     libraries = ", ".join(f"{name} {version}" for name, version in _libraries.items())
+    moved = [f"not hooked, since it has moved something: {name} {version}" for name, version in _moved.items()]
     if sources:
-        return "; ".join([*map(str, sources), *([f"also hooked: {libraries}"] if libraries else [])])
+        return "; ".join([*map(str, sources), *([f"also hooked: {libraries}"] if libraries else []), *moved])
     if any(recorded() for recorded in _recorded):
         return None  # a service that holds no calls: its spans are what it has to tell
+    if moved:
+        return "; ".join([*([f"{libraries} hooked, and none was used"] if libraries else []), *moved])
     if libraries:
         return f"{libraries} hooked, and none was used"
     return (
@@ -145,6 +159,8 @@ def _elsewhere(*, at_end: bool) -> bool:
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         return True
+    if any(argument.startswith(_HELPER) for argument in sys.orig_argv):
+        return True
     started_some = "multiprocessing.popen_fork" in sys.modules  # imported with the first process that is started
     return started_some or "forked" in _state or (at_end and "child" in _state)
 
@@ -159,5 +175,6 @@ def forget() -> None:
     """Forget everything: for tests."""
     _sources.clear()
     _libraries.clear()
+    _moved.clear()
     _state.clear()
     OWN_CODE.forget()

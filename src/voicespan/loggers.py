@@ -1,7 +1,7 @@
 """Where VOICESPAN_LOG_FORMAT=json asks for it: the lines of a service that sets up logging in its own way, as JSON.
 
 A service may give its loggers handlers of their own (`dictConfig`, uvicorn), or log with structlog or loguru. Whatever
-of that writes to stdout or stderr writes our lines; nothing is added or taken away.
+of that writes to stdout or stderr writes our lines, and what it has written our own handler does not write again.
 """
 
 from __future__ import annotations
@@ -23,23 +23,53 @@ _formatter = logs.RedactingFormatter()
 
 
 @guarded
-def follow() -> None:
-    """Begin, once in a process."""
+def follow(ours: logging.Handler) -> None:
+    """Begin, once in a process; `ours` is the handler of the root logger that `logs.setup_logging` has made."""
     if "logging" not in _followed:
         _followed.add("logging")
-        wrapt.wrap_function_wrapper(logging, "StreamHandler.format", _format)
+        ours.addFilter(_is_new)
+        wrapt.wrap_function_wrapper(logging, "StreamHandler.format", _Format(ours))
+        wrapt.wrap_function_wrapper(logging, "Logger.addHandler", _Order(ours))
         wrapt.register_post_import_hook(follow_structlog, "structlog")
         wrapt.register_post_import_hook(follow_loguru, "loguru")
 
 
-def _format(wrapped: Any, handler: Any, args: Any, kwargs: Any) -> Any:
-    """Format for a handler of anybody's that writes to stdout or stderr."""
-    try:
-        if handler.stream in (sys.stdout, sys.stderr) and not isinstance(handler.formatter, logs.JSONFormatter):
-            return _formatter.format(args[0] if args else kwargs["record"])
-    except Exception as error:
-        swallowed("log format", error)
-    return wrapped(*args, **kwargs)
+def _is_new(record: logging.LogRecord) -> bool:
+    return logs.WRITTEN not in record.__dict__
+
+
+class _Format:
+    """Formats for handlers of anybody's that write to stdout or stderr."""
+
+    def __init__(self, ours: logging.Handler) -> None:
+        self._ours = ours
+
+    def __call__(self, wrapped: Any, handler: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            if handler is not self._ours and handler.stream in (sys.stdout, sys.stderr):
+                record = args[0] if args else kwargs["record"]
+                record.__dict__[logs.WRITTEN] = True
+                if not isinstance(handler.formatter, logs.JSONFormatter):
+                    return _formatter.format(record)
+        except Exception as error:
+            swallowed("log format", error)
+        return wrapped(*args, **kwargs)
+
+
+class _Order:
+    """Keeps our handler the last one of the root logger, so that it knows what the others have written."""
+
+    def __init__(self, ours: logging.Handler) -> None:
+        self._ours = ours
+
+    def __call__(self, wrapped: Any, logger: Any, args: Any, kwargs: Any) -> Any:
+        result = wrapped(*args, **kwargs)
+        try:
+            if logger is logging.root and self._ours in logger.handlers[:-1]:
+                logger.handlers = [each for each in logger.handlers if each is not self._ours] + [self._ours]
+        except Exception as error:
+            swallowed("log handlers", error)
+        return result
 
 
 @guarded

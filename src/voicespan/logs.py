@@ -65,6 +65,9 @@ RUNBOOKS: dict[str, str] = {
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _ORIGIN = "voicespan_origin"
+WRITTEN = "voicespan_written"
+"""On a record that a handler of the service's own has written to stdout or stderr (`voicespan.loggers`)."""
+_OWN = _STANDARD | {_ORIGIN, WRITTEN}
 _ADDRESSES = ("client_ip", "client_address", "client.address")
 _FIRST = frozenset({"timestamp", "level", "logger", "message"})
 """What a field of the service's own cannot replace: it gets an underscore behind its name."""
@@ -128,7 +131,7 @@ class JSONFormatter(logging.Formatter):
 
     def line(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields of a record, in the order in which they are written."""
-        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and key != _ORIGIN}
+        extra = {key: value for key, value in vars(record).items() if key not in _OWN}
         message, error = _message(record), record.exc_info[1] if record.exc_info else None
         if isinstance(record.msg, Mapping):  # structlog leaves its event to the handler
             message, error = _taken_apart(dict(record.msg), extra, error)

@@ -259,7 +259,7 @@ def test_a_fork_inherits_no_count() -> None:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_process_of_multiprocessing(method: str, tmp_path: Path) -> None:
-    """A worker process sends its last spans, although some of them leave without running exit handlers."""
+    """A worker process sends its last spans, though some leave without exit handlers; helper processes are silent."""
     script = tmp_path / "main.py"
     script.write_text(
         dedent("""
@@ -277,5 +277,5 @@ def test_a_process_of_multiprocessing(method: str, tmp_path: Path) -> None:
         command = (sys.executable, str(script), method)
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
         done = Service("", command=command, PYTHONWARNINGS="ignore::DeprecationWarning", **environ).finish()
-        assert done.code == 0
+        assert (done.code, done.lines) == (0, [])
         assert receiver.span_names == ["work"]

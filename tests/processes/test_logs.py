@@ -37,6 +37,16 @@ LOGGED = {
         logging.basicConfig(force=True, level="INFO", stream=sys.stdout, format="%(message)s")
         log = logging.getLogger("bot")
     """,
+    "addHandler": """
+        import logging, sys
+        logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
+        handler = logging.StreamHandler(sys.stdout)
+        handler.addFilter(lambda record: record.name == "bot")
+        logging.getLogger().addHandler(handler)
+        log = logging.getLogger("bot")
+        log.parent.handlers[0].setLevel("ERROR")
+        logging.getLogger("other").info("not by its handlers")
+    """,
     "uvicorn": """
         import logging.config, uvicorn
         uvicorn.Config(app=None).configure_logging()
@@ -77,7 +87,7 @@ LOGGED = {
 @pytest.mark.parametrize("way", LOGGED)
 def test_a_service_that_sets_up_logging_itself_writes_json(way: str) -> None:
     """Handlers, structlog and loguru of an unchanged service write our lines, redacted and with the turn's ids."""
-    if way not in ("dictConfig", "basicConfig"):
+    if way not in ("dictConfig", "basicConfig", "addHandler"):
         pytest.importorskip(way.split(maxsplit=1)[0])
     inside = 'with turn.llm(model="m"):\n    log.info("mail bob@example.com")\n'
     done = run(dedent(LOGGED[way]) + dedent(TURN) + inside, **JSON)
@@ -88,6 +98,7 @@ def test_a_service_that_sets_up_logging_itself_writes_json(way: str) -> None:
     assert (line["level"], line["service"], line["session_id"], line["model_id"]) == ("INFO", "svc", "call-7", "m")
     assert len(line["trace_id"]) == 32
     assert "bob@" not in done.out
+    assert ("not by its handlers" in {line["message"] for line in lines}) is (way == "addHandler")
 
 
 @pytest.mark.covers("C-L25")

@@ -81,7 +81,7 @@ class Frames:
 
         """
         metadata = await self._call.initial_metadata()
-        return str(dict(metadata).get(WORKER_ID, "unknown"))
+        return next((str(text) for key, text in metadata if key == WORKER_ID), "unknown")
 
     async def pause(self) -> None:
         """Stop the worker's stream until `resume`; a worker that is gone has nothing to stop."""

@@ -102,6 +102,7 @@ class Hooks:
                 f"{self.distribution} {version} is not instrumented, and the service runs on without its turns: "
                 f"this version has no {', '.join(moved)}",
             )
+            hooked.moved(self.distribution, version)
             return False
         if not self._is_known(version):
             say(

@@ -70,6 +70,7 @@ class LibraryInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                     f"{distribution} {version} is not instrumented, and the service runs on without its spans: this "
                     f"version has no {', '.join(f'{module.__name__}.{name}' for name in missing)}",
                 )
+                hooked.moved(distribution, version)
                 return
             for name in names:
                 wrapt.wrap_object(module, name, partial(self._wrapped, name))

@@ -351,6 +351,49 @@ async def test_a_caller_who_hangs_up_was_not_answered(telemetry: Telemetry, turn
     assert turn.root.attributes["voice.turn.no_reply.reason"] == "user_left"
 
 
+async def speak_on(socket: Socket) -> None:
+    """A minute of speech has left for the caller when she hangs up, and the handler takes no notice."""
+    await socket.accept()
+    async for message in socket.iter_text():
+        session = voicespan.current_session()
+        assert session is not None
+        session.user_turn(input="text").audio_sent(60)
+        await socket.send_text(message)
+
+
+async def test_a_caller_who_hangs_up_hears_no_more(telemetry: Telemetry, turns: list[FinishedTurn]) -> None:
+    """What was still to be played when the caller left was not heard, also where the handler ends in an orderly way."""
+    with serving(service(speak_on)) as address:
+        await hold_a_call(address, "a")
+        telemetry.until(lambda: bool(turns))
+    assert turns[0]["playback"].duration_ns < 30e9
+
+
+async def test_a_connection_is_offered_only_in_its_handler(telemetry: Telemetry) -> None:
+    """Where a server runs handlers in a task of its own, nothing of a connection is there when its handler is over."""
+    inside: list[object] = []
+
+    async def handler(socket: Socket) -> None:
+        await socket.accept()
+        inside.append(offered())
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "websocket", "path": "/call/7", "raw_path": b"/call/7", "query_string": b"", "headers": [],
+        "scheme": "ws", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9), "subprotocols": [], "root_path": "",
+    }  # fmt: skip
+    await service(handler)(scope, receive, send)
+    assert isinstance(inside[0], Connection)
+    assert offered() is None
+    assert voicespan.current_session() is None
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
 async def test_work_in_a_handler_belongs_to_the_connection(telemetry: Telemetry) -> None:
     """A span that is made in a handler outside of turns hangs on the set-up, in its trace."""
 

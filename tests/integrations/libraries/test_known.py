@@ -198,8 +198,12 @@ def test_a_function_that_has_moved_is_said_with_library_and_version(
     from voicespan.integrations.redis import RedisInstrumentor
 
     module = types.ModuleType("redis.client")
+    hooked.forget()
     RedisInstrumentor()._install(module)
     said = capsys.readouterr().err
+    hooked.explain()
+    assert "not hooked, since it has moved something: redis" in capsys.readouterr().err
+    hooked.forget()
     assert said.count("\n") == 1
     assert said.startswith("voicespan: redis ")
     assert "is not instrumented" in said

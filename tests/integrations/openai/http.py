@@ -12,9 +12,13 @@ import pytest
 
 
 class Provider:
-    """Answers every request; notes in nanoseconds of Unix time what it did when."""
+    """Answers every request; notes in nanoseconds of Unix time what it did when.
 
-    def __init__(self, *, wait_s: float = 0.15, step_s: float = 0.05, status: int = 200) -> None:
+    `calls` are functions that the model wants to be called, one for each stream of responses, before it says anything.
+    """
+
+    def __init__(self, *calls: str, wait_s: float = 0.15, step_s: float = 0.05, status: int = 200) -> None:
+        self.calls = list(calls)
         self.wait_s, self.step_s, self.status = wait_s, step_s, status
         self.notes: defaultdict[str, list[int]] = defaultdict(list)
         self.headers: list[dict[str, str]] = []
@@ -74,9 +78,13 @@ class Provider:
             await asyncio.sleep(self.wait_s)
             self.note("token")
             await self._whole(writer, completion() if path.endswith("completions") else response())
+        elif path.endswith("completions"):
+            await self._chunks(writer, chat_events(), "token", "text/event-stream")
         else:
-            events = chat_events() if path.endswith("completions") else response_events()
+            self.note("asked for text")
+            events = call_events(self.calls.pop(0)) if self.calls else response_events()
             await self._chunks(writer, events, "token", "text/event-stream")
+            self.note("text done")
 
     async def _whole(self, writer: asyncio.StreamWriter, told: Any, status: int = 200) -> None:
         body = json.dumps(told).encode()
@@ -148,3 +156,20 @@ def response_events() -> list[bytes]:
     words[0] = b"".join(_sse(told, str(told["type"])) for told in (created, added, begun)) + words[0]
     done = {"type": "response.completed", "sequence_number": 9, "response": response()}
     return [*words, _sse(done, "response.completed")]
+
+
+def call_events(name: str) -> list[bytes]:
+    """Return a response that calls a function and says nothing."""
+    item = {"type": "function_call", "id": "f", "call_id": "call_1", "name": name, "status": "completed"}
+    where = {"item_id": "f", "output_index": 0, "sequence_number": 1}
+    arguments = {"arguments": '{"place": "Oslo"}'}
+    made = [item | arguments]
+    told: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {**response("in_progress"), "output": []}, "sequence_number": 0},
+        {"type": "response.output_item.added", "item": item | {"arguments": ""}, **where},
+        {"type": "response.function_call_arguments.delta", "delta": arguments["arguments"], **where},
+        {"type": "response.function_call_arguments.done", "name": name, **arguments, **where},
+        {"type": "response.output_item.done", "item": made[0], **where},
+        {"type": "response.completed", "response": response() | {"output": made}, "sequence_number": 9},
+    ]
+    return [b"".join(_sse(each, each["type"]) for each in told)]

@@ -10,7 +10,13 @@ import pytest
 pytest.importorskip("agents", reason="openai-agents is not installed")
 
 from agents import function_tool
-from agents.realtime import RealtimeAgent, RealtimePlaybackTracker, RealtimeRunner, realtime_handoff
+from agents.realtime import (
+    RealtimeAgent,
+    RealtimeModelSendRawMessage,
+    RealtimePlaybackTracker,
+    RealtimeRunner,
+    realtime_handoff,
+)
 from opentelemetry import trace
 
 from .world import Answer, Call, names, phases
@@ -24,13 +30,17 @@ SETTINGS: dict[str, Any] = {
     "model_name": "gpt-realtime",
     "audio": {"input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 400}}},
 }
+CAREFUL = {"type": "server_vad", "silence_duration_ms": 400, "create_response": False, "interrupt_response": False}
+"""The service decides what is answered, by the transcript."""
 
 
 class Service:
     """A service as the SDK's users write them."""
 
-    def __init__(self, agent: RealtimeAgent[Any], tracker: RealtimePlaybackTracker | None = None) -> None:
-        self.agent, self.tracker = agent, tracker
+    def __init__(
+        self, agent: RealtimeAgent[Any], tracker: RealtimePlaybackTracker | None = None, *, careful: bool = False
+    ) -> None:
+        self.agent, self.tracker, self.careful = agent, tracker, careful
         self.failures: list[Any] = []
 
     async def __call__(self, call: Call) -> None:
@@ -39,6 +49,8 @@ class Service:
         }  # fmt: skip
         if self.tracker is not None:
             config["playback_tracker"] = self.tracker
+        if self.careful:
+            config["initial_model_settings"] = {**SETTINGS, "audio": {"input": {"turn_detection": CAREFUL}}}
         async with await RealtimeRunner(self.agent).run(model_config=config) as session:
             microphone = asyncio.create_task(self._listen(session, call))
             try:
@@ -49,8 +61,22 @@ class Service:
                         call.line.stop()
                     elif event.type == "error":
                         self.failures.append(event.error)
+                    elif self.careful and event.type == "raw_model_event" and event.data.type == "raw_server_event":
+                        await self._decide(session, event.data.data, call)
             finally:
                 microphone.cancel()
+
+    async def _decide(self, session: Any, told: dict[str, Any], call: Call) -> None:
+        """Answer what has words, and forget a sound that has none where it has stopped the agent."""
+        message: Any = None
+        if told["type"] != "conversation.item.input_audio_transcription.completed":
+            return
+        if told["transcript"]:
+            message = {"type": "response.create"}
+        elif call.journal.notes["quiet"]:
+            message = {"type": "conversation.item.delete", "other_data": {"item_id": told["item_id"]}}
+        if message is not None:
+            await session.model.send_event(RealtimeModelSendRawMessage(message=message))
 
     async def _listen(self, session: Any, call: Call) -> None:
         played_ms = 0
@@ -117,6 +143,43 @@ async def test_a_barge_in(turns: Turns) -> None:
     call.assert_span(phases(first)["total"], ("speech", 1), "quiet")
     call.assert_span(first["playback"], "heard", "quiet")
     call.assert_answered(second, 1)
+
+
+async def test_a_false_interruption(turns: Turns) -> None:
+    """A cough always silences the SDK: it cuts the turn that it stops, from its onset, and is no turn of its own."""
+    service = Service(RealtimeAgent(name="desk"), careful=True)
+    async with Call(Answer(3.0), transcripts=["how cold is it", ""]).held(service) as call:
+        await call.ask()
+        await asyncio.sleep(0.5)
+        await call.speak(0.3)
+        await call.journal.wait("transcript", 2)
+        await asyncio.sleep(0.2)
+    assert service.failures == []
+    (turn,) = await turns.wait(1)
+    assert turn.outcome == "interrupted"
+    call.assert_span(phases(turn)["total"], ("speech", 1), "quiet")
+    call.assert_span(turn["playback"], "heard", "quiet")
+    call.assert_span(turn["vad.endpoint"], "silence", "transcript")
+    call.assert_span(turn["realtime"], "transcript", "response done")
+    call.assert_span(turn["voice.response"], "silence", "heard")
+
+
+async def test_a_cough_before_the_first_audio(turns: Turns) -> None:
+    """A cough over a silent agent stops nothing: the answer that was being made is heard, and its turn is whole."""
+    service = Service(RealtimeAgent(name="desk"), careful=True)
+    async with Call(Answer(0.6, wait_s=1.4), transcripts=["how cold is it", ""]).held(service) as call:
+        await call.speak()
+        await call.journal.wait("request")
+        await call.speak(0.3)
+        await call.journal.wait("played out")
+        await asyncio.sleep(0.2)
+    assert service.failures == []
+    (turn,) = await turns.wait(1)
+    assert turn.outcome == "completed"
+    assert "barge_in" not in names(turn)
+    call.assert_span(turn["realtime"], "transcript", "response done")
+    call.assert_span(turn["voice.response"], "silence", "heard")
+    call.assert_span(turn["playback"], "heard", "played out")
 
 
 async def test_a_hand_over(turns: Turns) -> None:

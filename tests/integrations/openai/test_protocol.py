@@ -53,6 +53,24 @@ async def test_a_detector_that_says_nothing_of_its_wait(turns: Turns) -> None:
     call.assert_span(turn["realtime.first_audio"], "request", "first audio")
 
 
+async def test_an_answer_that_is_asked_for_at_once(turns: Turns) -> None:
+    """Who asks for the answer when the user falls silent, before the commit is read, asks for that utterance's."""
+    detection = {"type": "server_vad", "silence_duration_ms": 300, "create_response": False}
+
+    async def service(connection: Any, event: Any, call: Call) -> None:
+        if event.type == "input_audio_buffer.speech_stopped":
+            call.journal.note("asked")
+            await connection.response.create()
+
+    session = {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}
+    async with Call(Answer(0.5)).held(serving(session, service)) as call:
+        await call.ask()
+        (turn,) = await turns.wait(1)
+    assert (turn.outcome, turn.root.attributes["voice.turn.initiator"]) == ("completed", "user")
+    call.assert_span(turn["vad.endpoint"], "silence", "asked")
+    call.assert_span(turn["voice.response"], "silence", "heard")
+
+
 async def test_push_to_talk(turns: Turns) -> None:
     """Without a detector a turn is from the first sample of the utterance to the client's commit."""
 

@@ -27,7 +27,7 @@ from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketOutputTransport
 from pipecat.workers.runner import WorkerRunner
 
-from voicespan import diagnostics
+from voicespan import diagnostics, hooked
 from voicespan.integrations import pipecat
 from voicespan.integrations.hook import missing
 from voicespan.integrations.pipecat import SETUP_FILE, SETUP_FILES, PipecatInstrumentor, attach, conversation, service
@@ -126,13 +126,19 @@ async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, caps
     attach.moved.cache_clear()
     try:
         PipecatInstrumentor()._instrument()  # Pipecat is imported already: this is where it would be
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
         worker = PipelineWorker(Pipeline(Call().processors()), enable_tracing=True)
         attach.attach(worker)
+        hooked.explain()
+        explained = capsys.readouterr().err
     finally:
+        hooked.forget()
         attach.moved.cache_clear()
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("voicespan:")]
+    assert explained.count("voicespan:") == 1
+    assert "not hooked, since it has moved something: pipecat-ai" in explained
+    assert "0 sessions" not in explained
     assert len(said) == 1
-    assert f"pipecat: {pipecat.installed_version()} has no" in said[0]
+    assert f"pipecat-ai {pipecat.installed_version()} is not instrumented" in said[0]
     assert "VADUserStoppedSpeakingFrame.stop_secs" in said[0]
     assert "BusBridgeProcessor._bridge" in said[0]
     assert worker._enable_tracing is True
@@ -292,6 +298,19 @@ def test_what_another_task_has_ended_is_not_current_later(voice: VoiceRecorder) 
     assert task.run(trace.get_current_span).get_span_context().is_valid
     task.run(call.works, "model")
     assert not task.run(trace.get_current_span).get_span_context().is_valid
+
+
+def test_text_that_is_empty_is_no_token(voice: VoiceRecorder) -> None:
+    """A frame without a word, as some services send first, is not the first token."""
+    model = Call().model
+    call = conversation.Conversation(voice.session())
+    watch = attach.Watch(call)
+    call.generation_began(model, current=False)
+    stage = call._generations[model].stage
+    watch.pushes(model, f.LLMTextFrame(""))
+    assert stage._record.first_ns is None
+    watch.pushes(model, f.LLMTextFrame("Nine"))
+    assert (stage._record.count, stage._record.first_ns is None) == (1, False)
 
 
 def test_syntheses_that_are_forgotten_end(voice: VoiceRecorder) -> None:

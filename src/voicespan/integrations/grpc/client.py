@@ -24,6 +24,7 @@ _CLIENT = trace.SpanKind.CLIENT
 _STOCK = "opentelemetry.instrumentation.grpc"
 _METADATA = 2
 """Where the metadata stands among the arguments of a call: request, timeout, metadata."""
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 _WITH_CALL = 2
 """What `with_call` returns: the response and its call."""
 
@@ -180,7 +181,12 @@ class _Watched:
     def listen(self, result: Any) -> None:
         """Take the call's end from what gRPC has returned: a call will tell, a response is the end."""
         if isinstance(result, grpc.aio.Call):
-            result.add_done_callback(self._aio_done)
+            # A callback of the call's own would keep it: gRPC cancels a stream that nobody has any more.
+            state = getattr(result, "_cython_call", None)
+            if state is None:  # it has interceptors
+                result.add_done_callback(self._aio_done)
+            else:
+                state.add_done_callback(lambda: self._aio_state_done(state))
         elif isinstance(result, grpc.Call):
             # Its state and not the call: that one cancels when nobody has it any more, so our callback must not.
             state = getattr(result, "_state", result)
@@ -194,6 +200,12 @@ class _Watched:
     def _done(self, state: Any) -> None:
         code = state.code
         self._ended(code() if callable(code) else code, _metadata_of(state))
+
+    @guarded
+    def _aio_state_done(self, state: Any) -> None:
+        status = _at_once(state.status())
+        code = grpc.StatusCode.CANCELLED if status is None else _CODES.get(status.code(), grpc.StatusCode.UNKNOWN)
+        self._ended(code, _at_once(state.initial_metadata()))
 
     @guarded
     def _aio_done(self, call: Any) -> None:

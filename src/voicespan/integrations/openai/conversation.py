@@ -289,9 +289,11 @@ class Conversation:
         """Return the turn that a response belongs to which the client asks for."""
         speech, told, typed, asked = self._speech, self._told, self._typed, self._asked
         self._told, self._typed = None, False
-        if speech is not None and speech.open and self._offered_ns is not None:
-            # With a detector the decision to answer is the client's request, else it was its commit.
-            self._commit(speech, self._offered_ns if self.settings.detector is None else now_ns)
+        offered_ns = self._offered_ns
+        if speech is not None and speech.open and (offered_ns is not None or speech.record.detected_ns is not None):
+            # With a detector the decision to answer is the client's request, which may be made as soon as the user is
+            # silent; else it was the client's commit.
+            self._commit(speech, now_ns if self.settings.detector is not None or offered_ns is None else offered_ns)
             return speech
         if told is not None:
             turn, tool = told

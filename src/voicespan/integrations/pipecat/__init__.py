@@ -35,7 +35,7 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if version is None:
             return
         if not is_supported(version):
-            say("pipecat.version", f"pipecat: {DISTRIBUTION} {version} is not known (known: {SUPPORTED}): no turns")
+            say("pipecat.version", f"{DISTRIBUTION} {version} is not known (known: {SUPPORTED}): no turns")
             return
         others = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
         os.environ[SETUP_FILES] = os.pathsep.join([*others, SETUP_FILE])
@@ -57,7 +57,7 @@ def _begin(_module: object) -> None:
 
         moved()
     except Exception as error:  # said by `setup.py` for the first pipeline, when all of Pipecat is there
-        say("pipecat.early", f"pipecat: could not look at {installed_version()} yet: {error!r}", level="debug")
+        say("pipecat.early", f"could not look at {DISTRIBUTION} {installed_version()} yet: {error!r}", level="debug")
 
 
 def source() -> hooked.Source:

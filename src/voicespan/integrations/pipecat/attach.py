@@ -28,18 +28,18 @@ from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.utils.errors import ErrorCategory
 
-from voicespan import settings
+from voicespan import hooked, settings
 from voicespan.context import Scope
 from voicespan.diagnostics import say
 from voicespan.emit import recorder
 from voicespan.guard import guarded, swallowed
 from voicespan.integrations.hook import missing
-from voicespan.integrations.pipecat import installed_version, service, source
+from voicespan.integrations.pipecat import DISTRIBUTION, installed_version, service, source
 from voicespan.integrations.pipecat.conversation import Conversation
 from voicespan.sessions import session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from pipecat.pipeline.worker import PipelineWorker
     from pipecat.processors.frame_processor import FrameProcessor
@@ -104,8 +104,18 @@ def moved() -> tuple[str, ...]:
     """Return what this version of Pipecat does not have of that; said once, since without it turns would be wrong."""
     gone = tuple(missing(ATTRIBUTES))
     if gone:
-        say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(gone)}: no turns from it")
+        _left_out(gone)
     return gone
+
+
+def _left_out(gone: Iterable[str]) -> None:
+    version = installed_version() or ""
+    say(
+        "pipecat.hooks",
+        f"{DISTRIBUTION} {version} is not instrumented, and the service runs on without its turns: this version has no "
+        f"{', '.join(gone)}",
+    )
+    hooked.moved(DISTRIBUTION, version)
 
 
 def attach(worker: PipelineWorker) -> None:
@@ -116,7 +126,7 @@ def attach(worker: PipelineWorker) -> None:
         processors = list(_leaves(worker.pipeline))
         gone = _missing(worker, processors)
         if gone:
-            say("pipecat.hooks", f"pipecat: {installed_version()} has no {', '.join(gone)}: no turns from it")
+            _left_out(gone)
             return
         watch = _watch(worker, processors)
         if watch is not None:

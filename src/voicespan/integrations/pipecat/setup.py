@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
 async def setup_pipeline_worker(worker: PipelineWorker) -> None:
     """Let the turns of this pipeline be told."""
+    from voicespan import hooked
     from voicespan.diagnostics import say
-    from voicespan.integrations.pipecat import installed_version
+    from voicespan.integrations.pipecat import DISTRIBUTION, installed_version
 
     try:
         from voicespan.integrations.pipecat.attach import attach
     except (ImportError, AttributeError) as error:
-        say("pipecat.hooks", f"pipecat: {installed_version()} is not as it is known ({error}): no turns from it")
+        version = installed_version() or ""
+        say("pipecat.hooks", f"{DISTRIBUTION} {version} is not as it is known ({error}): no turns from it")
+        hooked.moved(DISTRIBUTION, version)
     else:
         attach(worker)
 
