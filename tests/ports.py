@@ -23,7 +23,6 @@ def free_port() -> int:
     for number in itertools.islice(_next, _EACH):
         port = _FIRST + _EACH * _WORKER + number % _EACH
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
                 probe.listen()

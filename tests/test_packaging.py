@@ -39,8 +39,8 @@ OPTIONAL = ("fastapi", "grpc", "openai", "prometheus_client", "psutil", "pynvml"
 
 # What only works with an extra.
 OPTIONAL_PARTS = (
-    "client", "demo", "integrations", "latency", "local", "metrics/scrape.py", "render.py", "stack", "stagemap",
-    "testing.py",
+    "client", "demo", "integrations", "latency", "load/agents.py", "load/straight.py", "local", "metrics/scrape.py",
+    "render.py", "stack", "stagemap", "testing.py",
 )  # fmt: skip
 
 # What an integration imports of the framework that it is for: it is not loaded without it, and no extra brings it.

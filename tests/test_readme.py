@@ -234,6 +234,11 @@ def proves_checks() -> None:
     assert re.search(r"ruff check\n.*ruff format --check\n.*mypy", make("lint"))
 
 
+def proves_failures() -> None:
+    """`make failures` runs what tests/test_failures.py holds the page to."""
+    assert re.search(r"-m pytest.* -m failure.*\n.*-m tests\.failures", make("failures"))
+
+
 def proves_format() -> None:
     """`make format` is `make lint` with the mending options of the same tools."""
     assert re.search(r"ruff check --fix\n.*ruff format\n", make("format"))
@@ -395,6 +400,7 @@ def proves_score() -> None:
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
     r"make (test|lint|requirements)": proves_checks,
+    r"make failures": proves_failures,
     r"make format": proves_format,
     r"make docs": proves_docs,
     r"make deploy": proves_deploy,

@@ -35,7 +35,7 @@ COMMANDS = {
     "latency-test": Entry(
         "voicespan.latency.command:latency_test", "Call an agent many times, and say how long callers wait.", "demo"
     ),
-    "load": Entry("voicespan.load.command:load", "Hold simulated calls; say what telemetry costs, and what is lost."),
+    "load": Entry("voicespan.load.command:load", "Hold simulated calls, and say what telemetry costs."),
     "demo": Entry("voicespan.demo.command:demo", "Run the reference voice agent.", "demo"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import time
@@ -182,6 +183,49 @@ def test_the_slow_turn_is_two_clicks_away(browser: Browser, receiver: Receiver) 
         page.wait_for_selector("#turn", state="hidden")
 
 
+_COLOURS = """async () => {
+  const { places } = await import("/chart.js");
+  const { ink } = await import("/dots.js");
+  const canvas = document.querySelector("#plot canvas");
+  const drawn = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const seen = (x, y) => drawn.data.subarray((Math.round(y) * drawn.width + Math.round(x)) * 4).subarray(0, 4);
+  const resolved = (name) => {
+    const probe = new OffscreenCanvas(1, 1).getContext("2d");
+    probe.fillStyle = ink(name);
+    probe.fillRect(0, 0, 1, 1);
+    return [...probe.getImageData(0, 0, 1, 1).data];
+  };
+  const inks = Object.fromEntries(["--accent", "--slow", "--bad"].map((name) => [name, resolved(name)]));
+  const apart = (a, b) => Math.max(...[0, 1, 2].map((i) => Math.abs(a[i] - b[i])));
+  const alike = (pixel) => Object.keys(inks).find((name) => apart(inks[name], pixel) < 24) ?? "other";
+  const named = (pixel) => (pixel[3] < 40 ? "none" : alike(pixel));
+  const beside = 2 * devicePixelRatio; // within a disc and beside the middle, where lines may go through
+  const dots = [...places.x].map((x, i) => named(seen(x + beside, places.y[i] - beside)));
+  const all = Array.from({ length: drawn.width }, (_, x) => x);
+  const row = (y) => all.filter((x) => named(seen(x, y)) === "--slow").length;
+  return { dots, y: [...places.y], rows: Array.from({ length: drawn.height }, (_, y) => row(y)) };
+}"""
+"""The colour of each dot, and how many pixels of each row have that of what is too slow."""
+
+
+@needs_chromium
+def test_a_dot_says_how_its_turn_went(browser: Browser, receiver: Receiver) -> None:
+    """Within the objective, slower, unanswered (a ring), an error (a cross); the objective is a line between them."""
+    unanswered = recent(4, 1.1)
+    unanswered.last().name = "voice.unanswered"
+    add(receiver, recent(1, 0.4), recent(2, 0.45), recent(3, 0.9), unanswered, recent(5, 0.5, outcome="error"))
+    with opened(browser, receiver, expected=("willReadFrequently",)) as page:
+        found = page.evaluate(_COLOURS)
+        assert found["dots"] == ["--accent", "--accent", "--slow", "none", "--bad"]
+        y, rows = found["y"], found["rows"]
+        # The axis is logarithmic: so far down from 0.9 s is 0.6 s.
+        line = y[2] + (y[0] - y[2]) * math.log(0.9 / 0.6) / math.log(0.9 / 0.4)
+        assert max(rows[round(line) - 1 : round(line) + 2]) > 200
+        page.locator("#objective").fill("1000")
+        page.locator("#objective").press("Enter")
+        until(lambda: page.evaluate(_COLOURS)["dots"][2] == "--accent")
+
+
 @needs_chromium
 def test_the_dot_next_to_the_pointer_is_taken(browser: Browser, receiver: Receiver) -> None:
     """Where dots are close together, a click opens the nearest one."""
@@ -244,6 +288,11 @@ def test_keys_walk_through_the_slow_turns(browser: Browser, receiver: Receiver) 
             page.wait_for_selector(f"#views a[data-to={view}][aria-current=page]")
             assert ("view=" in page.url) == (view != "turns")
         page.wait_for_selector("#list tbody tr")
+        page.locator("#plot").focus()
+        for key, expected in (("ArrowRight", first), ("ArrowRight", second), ("ArrowLeft", first)):
+            page.keyboard.press(key)
+            page.wait_for_selector(f"#turn .foot code:text-is('{expected.hex}')")
+        page.keyboard.press("Escape")
         page.keyboard.press("/")
         page.keyboard.type(third.hex[:8])
         expect_count(page, "#list tbody tr", 1)

@@ -83,8 +83,7 @@ class Provider:
         else:
             self.note("asked for text")
             events = call_events(self.calls.pop(0)) if self.calls else response_events()
-            await self._chunks(writer, events, "token", "text/event-stream")
-            self.note("text done")
+            await self._chunks(writer, events, "token", "text/event-stream", last="last token")
 
     async def _whole(self, writer: asyncio.StreamWriter, told: Any, status: int = 200) -> None:
         body = json.dumps(told).encode()
@@ -92,12 +91,17 @@ class Provider:
         writer.write(head.encode() + body)
         await writer.drain()
 
-    async def _chunks(self, writer: asyncio.StreamWriter, chunks: list[bytes], what: str, kind: str) -> None:
+    async def _chunks(
+        self, writer: asyncio.StreamWriter, chunks: list[bytes], what: str, kind: str, last: str = "end of output"
+    ) -> None:
+        """Send chunks, each noted as `what`; the one before the closing event, or the only one, also as `last`."""
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
         await writer.drain()
         await asyncio.sleep(self.wait_s)
-        for chunk in chunks:
+        for place, chunk in enumerate(chunks):
             self.note(what)
+            if place == max(len(chunks) - 2, 0):
+                self.note(last)
             writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
             await writer.drain()
             await asyncio.sleep(self.step_s)

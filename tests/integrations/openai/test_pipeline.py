@@ -92,7 +92,7 @@ def assert_answered(turn: FinishedTurn, provider: Provider) -> None:
     assert turn["asr"].start_ns == near(notes["asked"][0])
     assert turn["asr"].end_ns == near(notes["transcript"][0])
     assert [span.start_ns for span in turn.all("llm")] == [near(at_ns) for at_ns in notes["asked for text"]]
-    assert [span.end_ns for span in turn.all("llm")] == [near(at_ns) for at_ns in notes["text done"]]
+    assert [span.end_ns for span in turn.all("llm")] == [near(at_ns) for at_ns in notes["last token"]]
     assert turn["tts.first_audio"].end_ns == near(notes["frame"][0])
     assert turn["voice.response"].start_ns == near(notes["asked"][0])
     assert turn["voice.response"].end_ns == near(notes["heard"][0])
@@ -152,7 +152,7 @@ async def test_a_hand_over(turns: Turns) -> None:
     assert_answered(turn, provider)
     (event,) = [event for event in turn.root.events if event.name == "voice.handoff"]
     assert event.attributes["gen_ai.agent.name"] == "billing"
-    assert event.time_ns == provider.near(provider.notes["text done"][0])
+    assert event.time_ns == provider.near(provider.notes["last token"][0])
     first, second = turn.all("llm")
     assert "gen_ai.agent.name" not in first.attributes
     assert (second.attributes["gen_ai.agent.name"], second.attributes["gen_ai.request.model"]) == ("billing", "brain-2")

@@ -122,6 +122,7 @@ async def test_an_attribute_that_has_moved(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(f, "VADUserStoppedSpeakingFrame", gone)
     monkeypatch.setattr(bus, "BusBridgeProcessor", gone)
     monkeypatch.setenv(SETUP_FILES, "")
+    hooked.forget()
     diagnostics.forget()
     attach.moved.cache_clear()
     try:
