@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from .stack import Collector, Prometheus, Store
+from .stack import Collector, Prometheus, Store, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,8 @@ def configured(prometheus: Prometheus, **changes: Any) -> Prometheus:
 
 
 def doctor(collector: Collector, prometheus: Prometheus, wait_s: int) -> tuple[int, dict[str, dict[str, Any]]]:
+    # Prometheus takes seconds to find its targets; by then the exemplar of the first flush would be gone.
+    until(functools.partial(prometheus.query, 'up{job="otel-collector-span-metrics"}'), "the first scrape")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
     environ |= {
         "OTEL_PYTHON_DISTRO": "voicespan",
