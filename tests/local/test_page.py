@@ -229,7 +229,7 @@ def test_a_dot_says_how_its_turn_went(browser: Browser, receiver: Receiver) -> N
 @needs_chromium
 def test_the_dot_next_to_the_pointer_is_taken(browser: Browser, receiver: Receiver) -> None:
     """Where dots are close together, a click opens the nearest one."""
-    turns = [recent(index, 0.5 + index % 3 / 10) for index in range(60)]
+    turns = [recent(index, 0.5 + index % 3 / 100) for index in range(60)]
     add(receiver, *turns)
     with opened(browser, receiver) as page:
         canvas = page.locator("#plot canvas").bounding_box()
