@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _scope: ContextVar[Scope | None] = ContextVar("voicespan", default=None)
 (_SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
-"""What the current span is called in a context: to ask for it once halves the price of a block."""
+"""What the current span is called in a context; asked for once, since each block of ours makes a context."""
 
 
 class Subject(Protocol):

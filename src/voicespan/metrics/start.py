@@ -31,9 +31,8 @@ def start() -> None:
     machine.start()
     for name, read in observed().items():
         observe(name, read)
-    for (
-        name
-    ) in BATCHED:  # they take their first values in a collection, which may be the last one: too late to make them
+    # They take their first values in a collection. It may be the last one, and then it is too late to make them.
+    for name in BATCHED:
         take(name)
     _fork_safe()
 
