@@ -71,6 +71,11 @@ class Interval:
         """How far the span's edges are from it."""
         return max(abs(span.start_ns - self.start_ns), abs(span.end_ns - self.end_ns))
 
+    def off(self, span: Span) -> str:
+        """Say how much later than it the span begins, and ends."""
+        begin_ns, end_ns = span.start_ns - self.start_ns, span.end_ns - self.end_ns
+        return f"begins {begin_ns / 1e6:+.0f} ms, ends {end_ns / 1e6:+.0f} ms off"
+
 
 class Conversation:
     """One run of `voicespan demo --json`."""
@@ -118,14 +123,15 @@ class Conversation:
         end_ns = self.speech_end(name)
         return Interval(detail, end_ns, end_ns + round(length_s * 1e9))
 
-    def deviations(self) -> dict[str, float]:
-        """Every milestone of every turn that is more than 30 ms from the truth at either edge, in milliseconds."""
+    def deviations(self) -> dict[str, str]:
+        """Every milestone of every turn that is more than 30 ms from the truth at either edge, or on one side only."""
         found = {}
         for scenario, trace in self.traces.items():
             for name, span, interval in self.compared(scenario, trace):
-                off_ns = interval.off_ns(span) if interval is not None and span is not None else 10**12
-                if off_ns > TOLERANCE_NS:
-                    found[f"{scenario}: {name}"] = off_ns / 1e6
+                if interval is None or span is None:
+                    found[f"{scenario}: {name}"] = "no span" if span is None else "a span of nothing"
+                elif interval.off_ns(span) > TOLERANCE_NS:
+                    found[f"{scenario}: {name}"] = interval.off(span)
         return found
 
     def compared(self, scenario: str, trace: Trace) -> Iterator[tuple[str, Span | None, Interval | None]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -56,9 +57,23 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.complete, app.state.worker = client.chat.completions.create, worker
         with metrics.model_load(recognizer.MODEL):
             app.state.recognizers = recognizer.Recognizers(scenarios.questions())
-        with contextlib.suppress(openai.OpenAIError):
-            await client.models.list()
+        await warm_up(client)
         yield
+
+
+async def warm_up(client: openai.AsyncOpenAI) -> None:
+    """Ask the model once, and keep the garbage collector from what was loaded.
+
+    The first caller would wait for both: a client's first request imports and connects, and a full collection walks
+    everything that was ever imported, which holds the event loop for 100 ms and more.
+    """
+    hello: Any = [{"role": "user", "content": "Hello"}]
+    with contextlib.suppress(openai.OpenAIError):
+        chunks = await client.chat.completions.create(model=MODEL, messages=hello, tools=tools.TOOLS, stream=True)
+        async for _chunk in chunks:
+            pass
+    gc.collect()
+    gc.freeze()
 
 
 app = FastAPI(lifespan=lifespan)
