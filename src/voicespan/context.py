@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from opentelemetry.util import types
@@ -113,6 +114,21 @@ class LiveSpan(trace.Span):
         """Do nothing: the turn model ends its spans."""
 
 
+def _current() -> tuple[Callable[[], otel_context.Context], Callable[[otel_context.Context], object]]:
+    """How OpenTelemetry's current context is read and set: in its variable at once, where it is the usual one.
+
+    Its functions hand on to the variable through two calls; each block of ours does both twice.
+    """
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    variable = getattr(runtime, "_current_context", None)
+    if type(runtime) is ContextVarsRuntimeContext and isinstance(variable, ContextVar):
+        return variable.get, variable.set
+    return otel_context.get_current, otel_context.attach
+
+
+_get_current, _attach = _current()
+
+
 class Scope:
     """One block in which a subject is current; entered and left at most once."""
 
@@ -123,15 +139,16 @@ class Scope:
         self.bound = bound
         self._outer = _scope.get()
         _scope.set(self)
-        self._before = otel_context.get_current()
-        self._attached = otel_context.Context({**self._before, _SPAN: LiveSpan(subject)})
-        otel_context.attach(self._attached)
+        self._before = before = _get_current()
+        self._attached = attached = otel_context.Context(before)
+        dict.__setitem__(attached, _SPAN, LiveSpan(subject))  # nobody has seen it yet: it may be changed
+        _attach(attached)
 
     def close(self) -> bool:
         """Restore what was current before, unless somebody else has set something since; return whether it was so."""
-        in_place = otel_context.get_current() is self._attached
+        in_place = _get_current() is self._attached
         if in_place:
-            otel_context.attach(self._before)
+            _attach(self._before)
         if _scope.get() is self:
             _scope.set(self._outer)
         return in_place

@@ -31,6 +31,7 @@ from voicespan.finish import finish, finish_late
 from voicespan.guard import swallowed
 from voicespan.metrics import instruments
 from voicespan.metrics.calls import calls
+from voicespan.metrics.level import tasks
 from voicespan.metrics.loop import watch_loop
 from voicespan.metrics.turns import detected, measure
 from voicespan.sdk.direct import Direct
@@ -206,7 +207,7 @@ class BackgroundRecorder:
         """Supervise the turn until it is closed."""
         if not self.enabled:
             return
-        self._open[turn.trace_id] = turn
+        self._open[turn.record.trace_id] = turn
         if self._thread is None:
             self._start()
         elif self._resting:
@@ -214,7 +215,7 @@ class BackgroundRecorder:
 
     def closed(self, turn: Turn) -> None:
         """Finish, measure and emit the turn in the background."""
-        self._open.pop(turn.trace_id, None)
+        self._open.pop(turn.record.trace_id, None)
         if self.enabled:
             self._take(lambda: self._closed_turn(turn))
 
@@ -346,7 +347,8 @@ class BackgroundRecorder:
                     swallowed("recorder", error)
 
     def sweep(self) -> None:
-        """Close the turns that are over."""
+        """Close the turns that are over, and settle what is under way."""
+        tasks.settle()
         now_ns = self.clock.monotonic_ns()
         turns = self.open_turns()
         for turn in turns:

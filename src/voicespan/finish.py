@@ -418,7 +418,7 @@ def _measure_audio(stage: StageRecord, attributes: dict[str, AttributeValue], en
         attributes[n.VOICE_TTS_FILLER] = True
     if stage.handed_ns is not None and stage.characters:
         attributes[n.VOICE_TEXT_LENGTH] = stage.characters
-        attributes[n.VOICE_TEXT_WORD_COUNT_RANGE] = word_range(stage.words)
+        attributes[n.VOICE_TEXT_WORD_COUNT_RANGE] = word_range(0 if stage.words is None else stage.words.total)
         attributes[n.VOICE_TEXT_CHARACTER_COUNT_RANGE] = character_range(stage.characters)
 
 

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from voicespan.finished import AttributeValue, SpanContext
     from voicespan.metrics.level import Key
+    from voicespan.words import WordCount
 
 GAP_NS = 100_000_000
 """A pause in the reply is a `playback.gap` when it is longer than this."""
 
+Detection = tuple[str, int, int | None]
+"""What the detector said (`speech_start`, `speech_end`), when, and since when it was really so where that is known."""
 Component = Literal["asr", "llm", "tool", "tts", "realtime"]
 Input = Literal["speech", "text", "dtmf"]
 Close = Literal["done", "superseded", "user_left", "dismissed", "idle", "limit", "shutdown", "transferred", "ended"]
@@ -53,8 +56,11 @@ class StageRecord:
     """llm: tokens; tts, realtime: audio frames."""
     audio_ns: int = 0
     """tts, realtime: length of the audio that came out."""
+    sample_rate: int | None = None
+    """tts, realtime: of its frames in hertz, where they are 16-bit mono PCM."""
     characters: int = 0
-    words: int = 0
+    words: WordCount | None = None
+    """tts: counts those of its text, where it is told."""
     consumer_wait_ns: int = 0
     """How long the consumer held items of the stream."""
     last_wait_ns: int = 0
@@ -183,7 +189,7 @@ class Playback:
         """When the user has heard (or lost) everything sent so far; only meaningful after the first frame."""
         if self.stopped_ns is not None and self.stopped_ns >= self.last_sent_ns:
             return self.stopped_ns
-        return self.end_ns + self.shift_ns
+        return self.end_ns if self.heard_ns is None else self.end_ns + self.shift_ns
 
 
 @dataclass(slots=True)
@@ -230,8 +236,7 @@ class TurnRecord:
     links: list[tuple[SpanContext, str]] = field(default_factory=list)
     active_ns: int = 0
     """The latest activity; the idle time-out counts from it."""
-    detections: list[tuple[str, float | None]] = field(default_factory=list)
-    """What the detector said (`speech_start`, `speech_end`), and how many seconds after it really was so."""
+    detections: list[Detection] = field(default_factory=list)
     genai_drafts: bool = False
 
     @property

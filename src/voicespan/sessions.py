@@ -58,9 +58,9 @@ def reason_of(error: BaseException | None) -> EndReason:
     return "client_disconnect" if gone else "error"
 
 
-def _undecided(speech: Turn | None) -> bool:
+def _undecided(speech: Turn) -> bool:
     """Whether speech over a turn may still turn out to be an utterance, or not."""
-    return speech is not None and speech.open and speech.record.committed_ns is None
+    return speech.open and speech.record.committed_ns is None
 
 
 class Recorder(Protocol):
@@ -136,7 +136,9 @@ class Session:
         self.unheard = False
         """The agent answers in text only: turns that begin now are not reported, since nobody waits for sound."""
         self.end_reason: EndReason | None = None
-        self.began_ns = recorder.clock.monotonic_ns()
+        self.now_ns = recorder.clock.monotonic_ns
+        """The monotonic time that all its turns go by."""
+        self.began_ns = self.now_ns()
         self.earliest_ns = self.began_ns - BEFORE_SESSION_NS
         self._settings = settings.current()
         self._max_ns = round(self._settings.turn_max_s * 1e9)
@@ -150,6 +152,10 @@ class Session:
         self._greeted = False
         self._scope: Scope | None = None
         self._connection = connection or trace.get_current_span().get_span_context()
+        self._connected_by: tuple[SpanContext, str] | None = None
+        """The link of each turn to the request that has opened the connection."""
+        if self._connection.is_valid:
+            self._connected_by = SpanContext(self._connection.trace_id, self._connection.span_id), "connection"
         self.source = hooked.OWN_CODE
         """Who has begun it; `hooked.Source.adopt` changes that."""
         self.source.sessions += 1
@@ -216,7 +222,7 @@ class Session:
     @guarded
     def media_up(self, at: int | None = None) -> None:
         """Say when media flows; the first speech of the agent is measured from here (`voice.session.first_audio`)."""
-        now_ns = self.recorder.clock.monotonic_ns()
+        now_ns = self.now_ns()
         if self._media_up_ns is None and (at is None or self.earliest_ns <= at <= now_ns):
             self._media_up_ns = now_ns if at is None else at
             self.recorder.set_up(self, self._media_up_ns, None)
@@ -231,8 +237,11 @@ class Session:
         `input="text"` or `"dtmf"` the message (or last digit) is complete and the turn is committed at once.
         """
         try:
-            with self.lock:
+            self.lock.acquire()  # as in the marks of a turn
+            try:
                 return self._user_turn(at, input)
+            finally:
+                self.lock.release()
         except Exception as error:
             swallowed("Session.user_turn", error)
             return self._lost_turn()
@@ -244,7 +253,7 @@ class Session:
         """
         try:
             with self.lock:
-                turn = self._new_turn(self.recorder.clock.monotonic_ns(), None, "speech", trigger)
+                turn = self._new_turn(self.now_ns(), None, "speech", trigger)
                 if not self._greeted and self._index == 0:
                     turn.record.media_up_ns = self._media_up_ns
                 self._greeted = True
@@ -313,7 +322,7 @@ class Session:
         `message` is the decoded JSON of a WebSocket or data channel, `received_ns` when it came (monotonic; now).
         Send the answer back at once: `remote_clock` learns of the client's clock by it, and so do the reports.
         """
-        return exchange.answer(message, self.remote_clock, self.recorder.clock.monotonic_ns, received_ns)
+        return exchange.answer(message, self.remote_clock, self.now_ns, received_ns)
 
     @property
     def had_media(self) -> bool:
@@ -334,7 +343,7 @@ class Session:
 
         `error` is an exception or a value of `error.type`; without any media it is a failed set-up.
         """
-        now_ns = self.recorder.clock.monotonic_ns()
+        now_ns = self.now_ns()
         at_ns = at if isinstance(at, int) and self.earliest_ns <= at <= now_ns else now_ns
         with self.lock:
             if self.end_reason is not None:
@@ -425,15 +434,15 @@ class Session:
 
     def close_due(self, turn: Turn, now_ns: int) -> None:
         """Close the turn when it is over; for who has the lock."""
-        if not turn.open:
+        if turn.record.close is not None or turn.dropped:
             return
         due = self._due(turn, now_ns)
+        if due is None:
+            return
         if due == "dismissed":
             self.turn_dismissed(turn)
-        elif due == "limit":
-            self._close(turn, due, turn.record.onset_ns + self._max_ns)
-        elif due is not None:
-            self._close(turn, due, now_ns)
+        else:
+            self._close(turn, due, turn.record.onset_ns + self._max_ns if due == "limit" else now_ns)
 
     def shut_down(self, now_ns: int) -> None:
         """Close every turn with what is known: the process ends."""
@@ -487,7 +496,7 @@ class Session:
     # Beginnings
 
     def _user_turn(self, at: int | None, kind: Input) -> Turn:
-        now_ns = self.recorder.clock.monotonic_ns()
+        now_ns = self.now_ns()
         self.source.heard = True
         speaking = self._speaking()
         if speaking is not None:
@@ -500,8 +509,7 @@ class Session:
         spoken_over = self.turn if self._turns else None
         turn = self._new_turn(now_ns, at, kind, None)
         if kind == "speech":
-            detection_ns = now_ns - turn.record.onset_ns if at is not None else None
-            turn.record.detections.append(("speech_start", None if detection_ns is None else detection_ns / 1e9))
+            turn.record.detections.append(("speech_start", now_ns, None if at is None else turn.record.onset_ns))
         if spoken_over is not None:
             turn.over = spoken_over
             spoken_over.spoken_over(turn)
@@ -529,38 +537,33 @@ class Session:
             self._close(turn, "idle", now_ns)
 
     def _resume(self, record: TurnRecord, onset_ns: int) -> None:
-        record.active_ns = self.recorder.clock.monotonic_ns()
+        record.active_ns = self.now_ns()
         if record.detected_ns is None and record.speech_end_ns is None:
             return  # the same onset, reported twice
         record.segments += 1
         if len(record.detections) < Turn.MAX_EVENTS:
-            record.detections.append(("speech_start", max(0, record.active_ns - onset_ns) / 1e9))
+            record.detections.append(("speech_start", record.active_ns, onset_ns))
         record.speech_end_ns = record.detected_ns = record.transcript_ns = None
         if len(record.events) < Turn.MAX_EVENTS:
             record.events.append((n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {}))
 
     def _new_turn(self, now_ns: int, at: int | None, kind: Input, trigger: Trigger | None) -> Turn:
-        clock, recorder = self.recorder.clock, self.recorder
+        recorder = self.recorder
         trace_id, span_id, sampled = recorder.mint(self.id)
-        record = TurnRecord(
-            session_id=self.id,
-            trace_id=trace_id,
-            span_id=span_id,
-            sampled=sampled,
-            wall_offset_ns=clock.time_ns() - clock.monotonic_ns(),
-            onset_ns=now_ns,
-            announced_ns=now_ns,
-            input=kind,
-            trigger=trigger,
-            transport=self.transport,
-            measurement_point=self.measurement_point,
-            hangover_ns=self._hangover_ns,
-            active_ns=now_ns,
-            attributes=dict(self.attributes),  # type: ignore[arg-type]
-            genai_drafts=self._settings.genai_drafts,
-        )
-        if self._connection.is_valid:
-            record.links.append((SpanContext(self._connection.trace_id, self._connection.span_id), "connection"))
+        wall_offset_ns = recorder.clock.time_ns() - self.now_ns()
+        # By position and one by one: fifteen arguments by name would take as long as all else here.
+        record = TurnRecord(self.id, trace_id, span_id, sampled, wall_offset_ns, now_ns, now_ns)
+        record.input = kind
+        record.trigger = trigger
+        record.transport = self.transport
+        record.measurement_point = self.measurement_point
+        record.hangover_ns = self._hangover_ns
+        record.active_ns = now_ns
+        record.genai_drafts = self._settings.genai_drafts
+        if self.attributes:
+            record.attributes.update(self.attributes)  # type: ignore[arg-type]
+        if self._connected_by is not None:
+            record.links.append(self._connected_by)
         turn = Turn(self, record)
         if at is not None:
             record.onset_ns = turn.moment(at, "user_turn") or now_ns
@@ -578,7 +581,7 @@ class Session:
 
     def _lost_turn(self) -> Turn:
         """A turn that takes every mark and reports nothing, for when ours could not be made."""
-        now_ns = self.recorder.clock.monotonic_ns()
+        now_ns = self.now_ns()
         record = TurnRecord(self.id, 0, 0, sampled=False, wall_offset_ns=0, onset_ns=now_ns, announced_ns=now_ns)
         turn = Turn(self, record)
         turn.dropped = True
@@ -611,7 +614,7 @@ class Session:
             if idle:
                 return "dismissed" if over else "idle"
             return None
-        if _undecided(turn.pending):
+        if turn.pending is not None and _undecided(turn.pending):
             return None
         playback = record.playback
         if record.busy:
@@ -641,12 +644,13 @@ class Session:
 
     def _close_quiet(self, newer: Turn) -> None:
         """A new turn begins: close those that were only kept open for what might still come."""
-        if self._turns == [newer]:  # mostly it is alone
+        if len(self._turns) == 1 and self._turns[0] is newer:  # mostly it is alone
             return
         now_ns = newer.record.active_ns
         for turn in list(self._turns):
             record = turn.record
-            if turn is newer or (turn.pending is not newer and _undecided(turn.pending)):
+            pending = turn.pending
+            if turn is newer or (pending is not None and pending is not newer and _undecided(pending)):
                 continue
             playback = record.playback
             quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
@@ -678,7 +682,7 @@ class Session:
         if record.close is not None or turn.dropped:
             return
         record.close = why
-        record.closed_ns = max(at_ns, record.onset_ns)
+        record.closed_ns = max(record.onset_ns, at_ns)
         for stage in record.stages:
             if stage.task is not None and not stage.background:
                 turn.task_over(stage)

@@ -110,8 +110,9 @@ class Stage:
     def _end(self, at: int | None) -> None:
         record, turn = self._live(), self._turn
         if record is not None:
-            now_ns = turn.now_ns()
-            moment_ns = now_ns if at is None else turn.moment(at, "stage.end") or now_ns
+            now_ns = moment_ns = turn.now_ns()
+            if at is not None:
+                moment_ns = turn.moment(at, "stage.end") or now_ns
             record.end_ns = max(record.start_ns, moment_ns)
             turn.stage_ended(record, now_ns)
 
@@ -340,11 +341,7 @@ class Tool(Stage):
 class _Speaking(Stage):
     """What makes audio."""
 
-    __slots__ = ("_sample_rate",)
-
-    def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
-        super().__init__(turn, record)
-        self._sample_rate = sample_rate
+    __slots__ = ()
 
     @property
     def began(self) -> bool:
@@ -359,7 +356,7 @@ class _Speaking(Stage):
                 record.count += frames
                 if seconds is not None:
                     record.audio_ns += round(seconds * 1e9)
-                turn.voice_speaks(record)
+                turn.voice, turn.counted = record, True
         except Exception as error:
             swallowed(f"{type(self).__name__}.audio", error)
 
@@ -373,19 +370,15 @@ class _Speaking(Stage):
     @guarded
     def frame(self, frame: Any) -> None:
         """Take a frame of audio; its length is known where it is 16-bit mono PCM and `sample_rate` was given."""
-        length = samples(frame)
+        length, rate = samples(frame), self._record.sample_rate
         if length != 0:
-            self.audio(length / self._sample_rate if length and self._sample_rate else None)
+            self.audio(length / rate if length and rate else None)
 
 
 class Tts(_Speaking):
     """Speech synthesis: first text chunk .. last audio frame."""
 
-    __slots__ = ("_words",)
-
-    def __init__(self, turn: Turn, record: StageRecord, sample_rate: int | None = None) -> None:
-        super().__init__(turn, record, sample_rate)
-        self._words = WordCount()
+    __slots__ = ()
 
     @guarded
     def text(self, chunk: str, at: int | None = None) -> None:
@@ -397,8 +390,9 @@ class Tts(_Speaking):
         if moment_ns is not None and record.handed_ns is None and record.first_ns is None:
             record.handed_ns = max(moment_ns, record.start_ns)
         record.characters += len(chunk)
-        self._words.add(chunk)
-        record.words = self._words.total
+        if record.words is None:
+            record.words = WordCount()
+        record.words.add(chunk)
 
     @guarded
     def worker(self, worker_id: str) -> None:

@@ -14,7 +14,7 @@ from voicespan import diagnostics, settings
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
-from voicespan.metrics.level import begun, tasks
+from voicespan.metrics.level import COMPONENTS, tasks
 from voicespan.mos import mos
 from voicespan.record import GAP_NS, BargeIn, Component, Playback, StageRecord, TurnRecord
 from voicespan.stage import Asr, Llm, Realtime, Tool, Tts, failure_of
@@ -54,17 +54,20 @@ class Turn:
         "over",
         "pending",
         "record",
+        "recording",
         "voice",
     )
 
     def __init__(self, session: Session, record: TurnRecord) -> None:
         self._session = session
-        self.now_ns = session.recorder.clock.monotonic_ns
+        self.now_ns = session.now_ns
         """The session's monotonic time."""
+        self.recording = session.recorder.enabled
+        """Whether voicespan is switched on."""
         self._context: trace.SpanContext | None = None
         self.record = record
         self.voice: StageRecord | None = None
-        """The synthesis that speaks, so that what is sent can be told from a filler."""
+        """The synthesis that speaks, so that what is sent can be told from a filler: the last that gave a frame."""
         self.counted = False
         """Frames are counted where they are made; else they are taken to be made when they are sent."""
         self.over: Turn | None = None
@@ -93,11 +96,6 @@ class Turn:
     def open(self) -> bool:
         """Whether marks are still taken."""
         return self.record.close is None and not self.dropped
-
-    @property
-    def recording(self) -> bool:
-        """Whether voicespan is switched on."""
-        return self._session.recorder.enabled
 
     @property
     def traceparent(self) -> str:
@@ -141,15 +139,18 @@ class Turn:
         if real_ns is not None and real_ns < record.onset_ns:
             self._refuse("speech_ended", "before the onset")
             real_ns = None
-        with self._session.lock:
+        lock = self._session.lock
+        lock.acquire()  # a `with` costs twice as much, and the marks of every turn pass here
+        try:
             if record.committed_ns is None:
                 record.detected_ns = record.active_ns
-                took_ns = record.detected_ns - real_ns if real_ns is not None else None
                 if len(record.detections) < self.MAX_EVENTS:
-                    record.detections.append(("speech_end", None if took_ns is None else max(0, took_ns) / 1e9))
+                    record.detections.append(("speech_end", record.detected_ns, real_ns))
                 record.speech_end_ns = real_ns if real_ns is not None else record.speech_end_ns
             elif record.speech_end_ns is None and real_ns is not None and real_ns <= record.committed_ns:
                 record.speech_end_ns = real_ns
+        finally:
+            lock.release()
 
     @guarded
     def committed(self, at: int | None = None) -> None:
@@ -158,26 +159,33 @@ class Turn:
         if record is None:
             return
         moment_ns = None if at is None else self.moment(at, "committed")
-        with self._session.lock:
+        session = self._session
+        session.lock.acquire()
+        try:
             if record.committed_ns is None and record.trigger is None:
                 decided_ns = moment_ns if moment_ns is not None else record.active_ns
                 record.committed_ns = max(record.onset_ns, decided_ns)
-                self._session.turn_committed(self)
+                session.turn_committed(self)
+        finally:
+            session.lock.release()
 
     @guarded
     def transcript(self, at: int | None = None, *, final: bool = True) -> None:
         """Say that the transcript (with `final=False` a partial one) is there. Its text is not taken."""
         record = self._live("transcript")
-        moment_ns = self.moment(at, "transcript")
-        if record is None or moment_ns is None:
+        if record is None:
+            return
+        moment_ns = record.active_ns if at is None else self.moment(at, "transcript")
+        if moment_ns is None:
             return
         if not final:
             record.partial_ns = moment_ns if record.partial_ns is None else record.partial_ns
             return
-        recognizer = next((s for s in reversed(record.stages) if s.component == "asr" and s.first_ns is None), None)
-        if recognizer is not None:
-            self.transcript_of(recognizer, at)
-        elif record.transcript_ns is None:
+        for stage in reversed(record.stages):
+            if stage.component == "asr" and stage.first_ns is None:
+                self.transcript_of(stage, at)
+                return
+        if record.transcript_ns is None:
             record.transcript_ns = moment_ns
 
     def transcript_of(self, recognizer: StageRecord, at: int | None) -> None:
@@ -239,7 +247,8 @@ class Turn:
         record = self._stage("tts", remote=remote, model=model, provider=provider, language=language, voice=voice)
         record.filler = filler
         self.voice = self.voice if self.counted else record
-        stage = Tts(self, record, sample_rate)
+        record.sample_rate = sample_rate
+        stage = Tts(self, record)
         if text is not None:
             stage.text(text)
         return stage
@@ -256,7 +265,8 @@ class Turn:
         """Begin a response of a speech-to-speech model; `at` is the commit or request that it answers."""
         record = self._stage("realtime", remote=True, model=model, provider=provider, voice=voice, at=at)
         self.voice = self.voice if self.counted else record
-        return Realtime(self, record, sample_rate)
+        record.sample_rate = sample_rate
+        return Realtime(self, record)
 
     def _stage(
         self,
@@ -290,8 +300,8 @@ class Turn:
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
-                if self._session.recorder.enabled:
-                    stage.task = begun(component)
+                if self.recording:
+                    stage.task = tasks.up_by(COMPONENTS[component])
             else:
                 diagnostics.counters.add("stage.over_limit")
         return stage
@@ -306,8 +316,9 @@ class Turn:
 
     def task_over(self, stage: StageRecord) -> None:
         """Count a stage as work no longer, once."""
-        key, stage.task = stage.task, None
+        key = stage.task
         if key is not None:
+            stage.task = None
             tasks.down(key)
 
     # Audio
@@ -319,16 +330,18 @@ class Turn:
             if record.close is not None:
                 diagnostics.counters.add("mark.late")
                 return
-            now_ns = self.now_ns() if at is None else self.moment(at, "audio_sent")
-            if now_ns is None:
+            if at is None:
+                now_ns = self.now_ns()
+            elif (moment_ns := self.moment(at, "audio_sent")) is not None:
+                now_ns = moment_ns
+            else:
                 return
-            barge_in = record.barge_in
-            if barge_in is not None and barge_in.silent_ns is not None:
+            if record.barge_in is not None and record.barge_in.silent_ns is not None:
                 diagnostics.counters.add("audio.after_stop")
                 return
             # The playout clock moves: the frame plays now, or when what is before it is played out.
             playback, voice, length_ns = record.playback, self.voice, round(seconds * 1e9)
-            if voice is not None and not self.counted and voice.end_ns is None:
+            if not self.counted and voice is not None and voice.end_ns is None:
                 # Frames that nobody counted at the synthesizer's mouth: it spoke when the first one was sent.
                 voice.first_ns = now_ns if voice.first_ns is None else voice.first_ns
                 voice.last_ns = now_ns
@@ -353,11 +366,6 @@ class Turn:
         """Whether all audio of fillers has left, or was dropped: what leaves now is the answer."""
         fillers_ns = sum(stage.audio_ns for stage in self.record.stages if stage.filler)
         return playback.cleared or playback.sent_ns + ROUNDING_NS >= fillers_ns
-
-    def voice_speaks(self, stage: StageRecord) -> None:
-        """Note that a synthesis has given a frame; what is sent from now on is its."""
-        self.voice = stage
-        self.counted = True
 
     @guarded
     def audio_heard(self, at: int | None = None, *, error_ns: int | None = None) -> None:
@@ -605,10 +613,14 @@ class Turn:
         if record is None:
             return
         moment_ns = None if at is None else self.moment(at, "end")
-        with self._session.lock:
+        session = self._session
+        session.lock.acquire()
+        try:
             if record.ended_ns is None:
                 record.ended_ns = moment_ns if moment_ns is not None else record.active_ns
-            self._session.close_due(self, record.active_ns)
+            session.close_due(self, record.active_ns)
+        finally:
+            session.lock.release()
 
     @guarded
     def set(self, key: str, value: AttributeValue) -> None:
@@ -639,17 +651,18 @@ class Turn:
         now_ns = self.now_ns()
         if at is None:
             return now_ns
-        why = None
         if type(at) is not int:
             why = "not an integer of time.monotonic_ns()"
-        elif at > now_ns + FUTURE_NS:
-            why = f"{(at - now_ns) / 1e9:.3g} s in the future"
         elif at < self._session.earliest_ns:
             why = "before the session; is it from another clock?"
-        if why is not None:
-            self._refuse(mark, why)
-            return None
-        return min(at, now_ns)
+        elif at <= now_ns:
+            return at
+        elif at <= now_ns + FUTURE_NS:
+            return now_ns
+        else:
+            why = f"{(at - now_ns) / 1e9:.3g} s in the future"
+        self._refuse(mark, why)
+        return None
 
     def _refuse(self, mark: str, why: str) -> None:
         diagnostics.counters.add("mark.refused")

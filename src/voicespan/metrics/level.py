@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from opentelemetry.metrics import Observation
 
 from voicespan import names as n
 from voicespan.metrics.labels import labels
+from voicespan.record import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from voicespan.metrics.labels import Value
-    from voicespan.record import Component
 
 Key = tuple[tuple[str, "Value"], ...]
 
@@ -34,7 +35,13 @@ class _Cell:
 
 
 class Level:
-    """A number for each set of labels; never below zero."""
+    """A number for each set of labels; never below zero.
+
+    Who counts only writes the move down, in order; whoever reads works it off, and so does the recorder's thread.
+    """
+
+    MAX_MOVES = 4096
+    """So many are written down at most, before the one that counts works them off itself."""
 
     def __init__(self) -> None:
         self.start()
@@ -42,6 +49,7 @@ class Level:
     def start(self) -> None:
         """Begin at zero, with a lock of one's own: also in the child of a fork."""
         self._lock = threading.Lock()
+        self._moves: deque[tuple[Key, bool]] = deque()
         self._cells: dict[Key, _Cell] = {}
         self._since_s = time.monotonic()
 
@@ -51,21 +59,35 @@ class Level:
 
     def up_by(self, key: Key) -> Key:
         """Count one more of a set of labels that is known to be bounded."""
-        cell = self._cells.get(key) or self._cells.setdefault(key, _Cell())
-        with self._lock:
-            cell.now += 1
-            if cell.now > cell.most:
-                cell.most = cell.now
-                cell.ever = max(cell.ever, cell.now)
+        self._moves.append((key, True))
+        if len(self._moves) > self.MAX_MOVES:
+            self.settle()
         return key
 
     def down(self, key: Key) -> None:
         """Count one less."""
-        cell = self._cells.get(key)
-        if cell is None:
-            return
+        self._moves.append((key, False))
+        if len(self._moves) > self.MAX_MOVES:
+            self.settle()
+
+    def settle(self) -> None:
+        """Work off what was written down."""
         with self._lock:
-            if cell.now:
+            self._work_off()
+
+    def _work_off(self) -> None:
+        moves, cells = self._moves, self._cells
+        while moves:
+            key, up = moves.popleft()
+            cell = cells.get(key)
+            if up:
+                if cell is None:
+                    cell = cells[key] = _Cell()
+                cell.now += 1
+                if cell.now > cell.most:
+                    cell.most = cell.now
+                    cell.ever = max(cell.ever, cell.now)
+            elif cell is not None and cell.now:
                 cell.now -= 1
 
     @contextmanager
@@ -80,16 +102,19 @@ class Level:
     def now(self) -> dict[Key, int]:
         """Return the numbers, also those that are zero again."""
         with self._lock:
+            self._work_off()
             return {key: cell.now for key, cell in self._cells.items()}
 
     def ever(self) -> dict[Key, int]:
         """Return the largest numbers since the start."""
         with self._lock:
+            self._work_off()
             return {key: cell.ever for key, cell in self._cells.items()}
 
     def peaks(self) -> dict[Key, int]:
         """Return the largest numbers since the collection before."""
         with self._lock:
+            self._work_off()
             found = {key: max(cell.most, cell.before) for key, cell in self._cells.items()}
             if time.monotonic() - self._since_s >= PEAK_S:
                 for cell in self._cells.values():
@@ -117,9 +142,5 @@ models = Level()
 voices = Level()
 """Syntheses under way, by voice."""
 LEVELS = (connections, tasks, waiting, models, voices)
-_COMPONENTS: dict[str, Key] = {name: ((n.VOICE_COMPONENT, name),) for name in ("asr", "llm", "tool", "tts", "realtime")}
-
-
-def begun(component: Component) -> Key:
-    """Count a stage as work under way; `tasks.down` takes what this returns."""
-    return tasks.up_by(_COMPONENTS[component])
+COMPONENTS: dict[Component, Key] = {name: ((n.VOICE_COMPONENT, name),) for name in get_args(Component)}
+"""By what `tasks` knows the stages of each component."""

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from voicespan.finished import FinishedSpan, FinishedTurn
     from voicespan.metrics.labels import Value
-
-Detection = tuple[str, float | None]
-"""What the detector said, `speech_start` or `speech_end`, and the seconds it took where the real time is known."""
+    from voicespan.record import Detection
 
 _GEN_AI = (n.GEN_AI_OPERATION_NAME, n.GEN_AI_PROVIDER_NAME, n.GEN_AI_REQUEST_MODEL, n.ERROR_TYPE)
 _OPERATIONS = frozenset({"chat", "speech_to_text", "text_to_speech"})
@@ -50,11 +48,11 @@ def detected(detections: Iterable[Detection], turn: FinishedTurn | None) -> None
     """Record what the speech detector said, also where no turn came of it."""
     vad = turn.get(n.SPAN_VAD) if turn is not None else None
     context = _context(turn, vad) if turn is not None and vad is not None else None
-    for event, seconds in detections:
+    for event, decided_ns, real_ns in detections:
         labels: dict[str, Value | None] = {n.VOICE_VAD_EVENT: event}
         record(n.METRIC_VOICE_VAD_EVENTS, 1, labels, context)
-        if seconds is not None:
-            record(n.METRIC_VOICE_VAD_DETECTION_DURATION, seconds, labels, context)
+        if real_ns is not None:
+            record(n.METRIC_VOICE_VAD_DETECTION_DURATION, max(0, decided_ns - real_ns) / 1e9, labels, context)
 
 
 def _value(turn: FinishedTurn, span: FinishedSpan, metric: str, attribute: str) -> None:
