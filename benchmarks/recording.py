@@ -47,9 +47,14 @@ class Keep(SpanProcessor):
         self.spans.append(span)
 
 
-def plain_turn(tracer: trace.Tracer, session_id: str) -> None:
-    """The twelve spans of a plain turn by hand, done well: explicit parents, attributes at the start."""
+def plain_turn(tracer: trace.Tracer, session_id: str, previous: trace.SpanContext | None = None) -> trace.SpanContext:
+    """The twelve spans of a plain turn by hand, with all that ours carry (tests/benchmarks/test_recording.py).
+
+    Done well: explicit parents, one model's attributes made once, attributes at the start where they are known then.
+    Nothing is concluded here: shares, bottleneck and critical path, which ours has to find out, are constants.
+    """
     start, child = tracer.start_span, trace.set_span_in_context
+    critical = {"voice.critical_path": True}
     turn = start(
         "voice.turn",
         attributes={
@@ -62,46 +67,84 @@ def plain_turn(tracer: trace.Tracer, session_id: str) -> None:
             "voice.speech.segments": 1,
             "voice.transport": "websocket",
         },
+        links=[trace.Link(previous, {"voice.link.type": "previous"})] if previous is not None else None,
     )
+    turn.add_event("speech_start")
     root = child(turn)
-    vad = start("vad", context=root, attributes={"voice.component": "vad"})
-    endpoint = start("vad.endpoint", context=child(vad))
+    vad = start("vad", context=root, attributes={"voice.component": "vad", **critical})
+    endpoint = start("vad.endpoint", context=child(vad), attributes=critical)
     asr = start("asr", context=root, attributes={"voice.component": "asr"})
     finalize = start("asr.finalize", context=child(asr))
-    response = start("voice.response", context=root, attributes={"voice.response.from": "speech_end"})
+    response = start(
+        "voice.response",
+        context=root,
+        attributes={
+            "voice.response.from": "speech_end",
+            "voice.measurement.point": "server",
+            "voice.turn.initiator": "user",
+            "voice.transport": "websocket",
+            "voice.tts.voice.name": "amy",
+            "gen_ai.request.model": "small",
+        },
+    )
     vad.add_event("vad.speech_end")
+    turn.add_event("speech_end")
+    turn.add_event("first_transcript")
     finalize.end()
     asr.end()
     endpoint.end()
     vad.end()
-    model = {"gen_ai.request.model": "small", "gen_ai.operation.name": "chat"}
-    llm = start("llm", context=root, attributes={"voice.component": "llm", **model})
+    turn.add_event("response_created")
+    model = {"gen_ai.request.model": "small", **critical}
+    llm = start(
+        "llm",
+        context=root,
+        kind=trace.SpanKind.CLIENT,
+        attributes={"voice.component": "llm", "gen_ai.operation.name": "chat", **model},
+    )
     in_llm = child(llm)
     ttft = start("llm.ttft", context=in_llm, attributes=model)
     sentence = start("llm.first_sentence", context=in_llm, attributes=model)
     ttft.end()
     sentence.end()
-    llm.set_attribute("voice.llm.token.count", 3)
+    llm.set_attributes(
+        {"voice.llm.token.count": 3, "voice.llm.token.rate": 40.0, "gen_ai.response.time_to_first_chunk": 0.1}
+    )
     llm.end()
-    voice = {"voice.tts.voice.name": "amy", "voice.component": "tts"}
-    tts = start("tts", context=root, attributes=voice)
-    first = start("tts.first_audio", context=child(tts), attributes={"voice.tts.voice.name": "amy"})
+    voice = {"voice.tts.voice.name": "amy", **critical}
+    tts = start("tts", context=root, kind=trace.SpanKind.CLIENT, attributes={"voice.component": "tts", **voice})
+    first = start("tts.first_audio", context=child(tts), attributes=voice)
     first.end()
-    playback = start("playback", context=root, attributes={"voice.component": "playback"})
+    playback = start(
+        "playback", context=root, attributes={"voice.component": "playback", "voice.measurement.point": "server"}
+    )
     frames = 0
     for _ in range(FRAMES):
         frames += 1
-    response.set_attribute("voice.turn.bottleneck", "llm")
-    response.set_attribute("voice.turn.outcome", "completed")
-    for stage in ("endpoint", "asr", "llm", "sentence", "tts", "send", "unattributed"):
-        response.set_attribute(f"voice.response.share.{stage}", 0.1)
+    response.set_attributes(
+        {
+            "voice.turn.bottleneck": "llm",
+            "voice.turn.outcome": "completed",
+            "voice.response.share.endpoint": 0.1,
+            "voice.response.share.llm": 0.1,
+            "voice.response.share.sentence": 0.1,
+            "voice.response.share.tts": 0.1,
+            "voice.response.share.send": 0.1,
+            "voice.response.share.unattributed": 0.1,
+        }
+    )
     response.end()
-    tts.set_attribute("voice.audio.frame.count", frames)
+    tts.set_attributes(
+        {"voice.audio.frame.count": frames, "voice.audio.duration_s": 0.2, "voice.tts.real_time_factor": 0.5}
+    )
     tts.end()
+    playback.set_attributes(
+        {"voice.playback.sent_s": 0.2, "voice.playback.heard_s": 0.2, "voice.playback.estimated": True}
+    )
     playback.end()
-    turn.set_attribute("voice.turn.bottleneck", "llm")
-    turn.set_attribute("voice.turn.outcome", "completed")
+    turn.set_attributes({"voice.turn.bottleneck": "llm", "voice.turn.outcome": "completed"})
     turn.end()
+    return turn.get_span_context()
 
 
 def our_turn(session: Session) -> None:
@@ -211,8 +254,9 @@ def main() -> None:
     tracer = plain.provider.get_tracer("plain")
 
     def plainly() -> None:
-        for index in range(arguments.turns):
-            plain_turn(tracer, f"call-{index % 10}")
+        previous = None
+        for _ in range(arguments.turns):
+            previous = plain_turn(tracer, "call-1", previous)
 
     def background(way: Ours) -> None:
         way.recorder.drain()

@@ -198,12 +198,12 @@ class Writer:
         """The attributes as fields of a span."""
         strings, doubles, values = self._strings, self._doubles, self._values
         return [
-            strings[key, value]
-            if (kind := type(value)) is str
-            else doubles[key] + _DOUBLE(value)
+            strings[pair]
+            if (kind := type(pair[1])) is str
+            else doubles[pair[0]] + _DOUBLE(pair[1])  # type: ignore[arg-type]
             if kind is float
-            else values[kind][key, value]
-            for key, value in attributes.items()
+            else values[kind][pair]
+            for pair in attributes.items()
         ]
 
     def _event(self, event: Event) -> tuple[bytes, ...]:
