@@ -22,8 +22,10 @@ def unmended(record: TurnRecord) -> Failure | None:
         and not stage.discarded
         and not any(_mends(other, stage, stage.failure.at_ns) for other in record.stages)
     ]
+    if not found:
+        return None
     attempts = [failure for component, failure in found if component == found[0][0]]
-    return max(attempts, key=lambda failure: failure.at_ns, default=None)
+    return max(attempts, key=lambda failure: failure.at_ns)
 
 
 def outcome(record: TurnRecord, failure: Failure | None) -> tuple[str, str | None]:

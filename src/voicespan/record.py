@@ -281,14 +281,14 @@ class TurnRecord:
         first_ns = llm.first_ns
         if first_ns is None or llm.handed_ns is not None:
             return llm.handed_ns
-        until_ns = None
-        starts: list[int] = []
+        next_ns = voice_ns = None
         for other in self.stages:
             if other.component == "llm":
-                if other.start_ns > llm.start_ns and (until_ns is None or other.start_ns < until_ns):
-                    until_ns = other.start_ns
+                if other.start_ns > llm.start_ns and (next_ns is None or other.start_ns < next_ns):
+                    next_ns = other.start_ns
             elif other.component == "tts" and not other.filler and not other.discarded:
-                starts.append(other.began_ns)
-        if until_ns is None:
-            until_ns = self.closed_ns
-        return min([start_ns for start_ns in starts if first_ns <= start_ns <= until_ns], default=None)
+                began_ns = other.began_ns
+                if began_ns >= first_ns and (voice_ns is None or began_ns < voice_ns):
+                    voice_ns = began_ns
+        until_ns = self.closed_ns if next_ns is None else next_ns
+        return voice_ns if voice_ns is not None and voice_ns <= until_ns else None
