@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 
 import voicespan
+from voicespan import context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -219,3 +221,11 @@ def test_marks_from_many_threads_are_all_taken(voice: VoiceRecorder) -> None:
     turn.committed()
     turn.end()
     assert len(voice.turns[0].all("execute_tool lookup")) == 160
+
+
+def test_another_runtime_context_is_used_by_its_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenTelemetry keeps its context otherwise (OTEL_PYTHON_CONTEXT), blocks go through its functions."""
+    assert context._current() == (context._get_current, context._attach)
+    assert context._get_current() is otel_context.get_current()
+    monkeypatch.setattr(otel_context, "_RUNTIME_CONTEXT", object())
+    assert context._current() == (otel_context.get_current, otel_context.attach)

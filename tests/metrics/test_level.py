@@ -115,3 +115,18 @@ def test_connections_queues_models_and_voices_are_levels(meters: Meters) -> None
         )
     }
     assert [sum(values.values()) for values in found.values()] == [0, 0, 0, 0]
+
+
+def test_what_nobody_reads_does_not_grow() -> None:
+    """Moves that no collection works off are worked off by the one that counts, before there are many."""
+    counted, key = Level(), ((n.VOICE_COMPONENT, "llm"),)
+    for _ in range(3 * Level.MAX_MOVES):
+        counted.down(counted.up_by(key))
+        assert len(counted._moves) <= Level.MAX_MOVES
+    counted.up_by(key)
+    assert counted.now() == {key: 1}
+    assert counted.ever() == {key: 1}
+    for _ in range(2 * Level.MAX_MOVES):
+        counted.down(key)
+        assert len(counted._moves) <= Level.MAX_MOVES
+    assert counted.now() == {key: 0}

@@ -200,7 +200,7 @@ class Writer:
         return [
             strings[pair]
             if (kind := type(pair[1])) is str
-            else doubles[pair[0]] + _DOUBLE(pair[1])  # type: ignore[arg-type]
+            else doubles[pair[0]] + _DOUBLE(pair[1])
             if kind is float
             else values[kind][pair]
             for pair in attributes.items()
