@@ -624,7 +624,7 @@ SPANS: tuple[Span, ...] = (
     Span(SPAN_TTS_FRAMING, "internal", SPAN_SYNTHESIZE, "first sample to cut into frames", "last frame handed on",
          (VOICE_WORKER_ID, VOICE_AUDIO_FRAME_COUNT)),
     Span(SPAN_AUDIO_PROCESSING, "internal", SPAN_TTS, "first frame to process", "last frame processed",
-         (ERROR_TYPE,)),
+         (VOICE_AUDIO_FRAME_COUNT, ERROR_TYPE)),
     Span(SPAN_SESSION_SETUP, "server", None, "call offered", "media flows, or failure (its own trace)",
          (SESSION_ID, CLIENT_ADDRESS, VOICE_TRANSPORT, VOICE_ROOM_ID, ERROR_TYPE)),
     Span(SPAN_TOKEN_MINT, "internal", "{http.request.method} {http.route}", "token asked for", "token made",
