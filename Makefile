@@ -46,9 +46,10 @@ bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see bench
 collector: ## build the OpenTelemetry Collector of collector/
 	@scripts/collector
 
-programs: collector ## build what the tests run: the Collector, Prometheus, promtool, the check of deploy/kubernetes
+programs: collector ## build what the tests run: the Collector, Prometheus, promtool, the checks of deploy/
 	@scripts/prometheus
 	@scripts/kubernetes
+	@scripts/compose
 
 stack: .venv/dev.stamp programs ## run the back ends on this machine, in the background (voicespan stack down ends them)
 	@$(BIN)/voicespan stack up

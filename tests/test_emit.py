@@ -8,6 +8,8 @@ import sys
 import textwrap
 import time
 import weakref
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +25,7 @@ from voicespan.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
@@ -84,6 +87,76 @@ def test_turn_reaches_the_exporter_as_ordinary_spans(exported: InMemorySpanExpor
         assert identity.span_id == spans[parent].context.span_id
     assert spans["voice.turn"].resource.attributes["telemetry.sdk.language"] == "python"
     assert spans["llm"].kind is trace.SpanKind.CLIENT
+
+
+@contextmanager
+def profiled() -> Iterator[list[tuple[str, str]]]:
+    """Give the functions that this thread calls in the block: file (empty for one in C) and name."""
+    called: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            called.append((Path(frame.f_code.co_filename).name, frame.f_code.co_name))
+        elif event == "c_call":
+            called.append(("", getattr(argument, "__name__", "")))
+
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+        del called[-1]  # the one that ends it
+
+
+@pytest.mark.covers("B-O01", "F-PF02")
+def test_a_mark_is_a_few_calls_however_long_the_call() -> None:
+    """A mark of the audio path calls a handful of functions, the 5,000th as the first, and none that waits or sends."""
+    session = Session(Idle(), "call-1")
+    turn = session.user_turn(input="text")
+    llm, tts = turn.llm(model="m"), turn.tts(voice="v", text="hello")
+    frame, counts = b"\0" * 640, []
+    session.audio_in(frame, 0.02)
+    llm.token()
+    tts.audio(0.02)
+    turn.audio_sent(0.02)
+    for number in range(5000):
+        if number not in (10, 4999):
+            session.audio_in(frame, 0.02)
+            llm.token()
+            tts.audio(0.02)
+            turn.audio_sent(0.02)
+            continue
+        for mark in (
+            lambda: session.audio_in(frame, 0.02), llm.token, lambda: tts.audio(0.02), lambda: turn.audio_sent(0.02)
+        ):  # fmt: skip
+            with profiled() as called:
+                mark()
+            counts.append(len(called))
+            assert not {"acquire", "write", "send", "put", "notify", "start_span", "set"} & {name for _, name in called}
+    assert max(counts) <= 16
+    assert counts[:4] == counts[4:]
+
+
+@pytest.mark.covers("B-O01", "F-PF01")
+def test_a_turn_is_concluded_by_another_thread(exported: InMemorySpanExporter) -> None:
+    """What a turn means, its spans and their bytes are no work of the thread that the call is in."""
+    recorder = Idle()
+    with profiled() as called, Session(recorder, "call-1") as session:
+        answer(session)
+    background = {"finish.py", "silence.py", "outcome.py", "wire.py", "direct.py", "export.py", "batch.py", "turns.py"}
+    assert not background & {file for file, _ in called}
+    assert exported.get_finished_spans() == ()
+    with profiled() as called:
+        recorder.drain()
+    assert {"finish.py", "silence.py", "outcome.py"} <= {file for file, _ in called}
+    assert {span.name for span in exported.get_finished_spans()} == PLAIN
+
+
+class Idle(BackgroundRecorder):
+    """Does nothing by itself."""
+
+    def _start(self) -> None:
+        """Do without a thread."""
 
 
 @pytest.mark.covers("C-Q09", "E-Q05")

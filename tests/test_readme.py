@@ -397,6 +397,16 @@ def proves_score() -> None:
     assert '"score", "last", "--name", "helpful", "--value"' in (ROOT / "tests/local/test_scoring.py").read_text()
 
 
+def proves_machine() -> None:
+    """tests/processes/test_start.py types the page's command, and scrapes what it starts."""
+    assert '"docs/metrics.md"' in (ROOT / "tests/processes/test_start.py").read_text()
+
+
+def proves_venv() -> None:
+    """A folder with an `activate` is what Python's own module makes of the first word, and the shell of the second."""
+    assert (ROOT / ".venv/bin/activate").is_file()
+
+
 PROOFS: dict[str, Callable[[], None]] = {
     r"make demo": proves_demo,
     r"make (test|lint|requirements)": proves_checks,
@@ -409,8 +419,9 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make lock": proves_lock,
     r"make site": proves_site,
     r"pip install '\.\[ui(,fastapi,grpc)?\]'": proves_pip,
-    r"voicespan (ui|turns|doctor|show ([0-9a-f]{32}|last))": proves_session,
-    r"voicespan run --ui -- python bot\.py": proves_run_ui,
+    r"voicespan (ui|turns|doctor|show ([0-9a-f]{12}|[0-9a-f]{32}|last))": proves_session,
+    r"(OTEL_SERVICE_NAME=bot )?voicespan run --ui -- python bot\.py": proves_run_ui,
+    r"python3 -m venv venv && \. venv/bin/activate": proves_venv,
     r"VOICESPAN_RUN=\S+ voicespan run --ui -- python bot\.py": proves_run_name,
     r"voicespan run --ui --content -- python bot\.py|voicespan demo --content": proves_content,
     r"(OTEL_\w+=\S+ )+voicespan run -- python bot\.py": proves_session,
@@ -420,6 +431,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"voicespan export --all --csv -o \w+\.csv": proves_terminal,
     r"voicespan score last --name helpful --value 1 --label thumbs_up": proves_score,
     r"VOICESPAN_PROMETHEUS_PORT=9464 voicespan run -- python bot\.py": proves_scrape,
+    r"OTEL_SERVICE_NAME=machine .*": proves_machine,
     r"VOICESPAN_STAGES=\S+ voicespan run -- uvicorn app:app|voicespan stages check voicespan\.yaml": proves_stages,
     r"cp deploy/\.env\.example deploy/\.env|docker compose -f deploy/compose\.yaml up --detach --wait": proves_compose,
     r"voicespan slo deploy/slo\.yaml --output deploy/prometheus/rules|voicespan stack reload": proves_slo,
@@ -515,6 +527,7 @@ def test_the_readme_session(tmp_path: Path) -> None:
         shown = terminal.type(re.sub(r"[0-9a-f]{32}", listed[0]["trace_id"], show))
         assert shown.returncode == 0, shown.stderr
         assert "llm.ttft" in shown.stdout
+        assert terminal.type(f"voicespan show {listed[0]['trace_id'][:12]}").stdout == shown.stdout
         assert terminal.type("voicespan show last").stdout == shown.stdout
         assert listed[0]["trace_id"][:12] in terminal.type("voicespan turns --sort response").stdout
         assert terminal.type(export).stderr == "1 trace\n"

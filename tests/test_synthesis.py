@@ -64,6 +64,7 @@ def test_a_synthesis_has_the_ranges_of_its_text_and_copies_its_voice(spans: InMe
     factor = attributes.pop(n.VOICE_TTS_REAL_TIME_FACTOR)
     assert attributes == {
         n.VOICE_COMPONENT: "tts",
+        n.VOICE_ALIAS: "synthesize_request",
         n.VOICE_TTS_VOICE_NAME: "sam",
         n.VOICE_LANGUAGE: "en",
         n.GEN_AI_REQUEST_MODEL: "espeak",

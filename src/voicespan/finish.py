@@ -414,6 +414,7 @@ def _measure_audio(stage: StageRecord, attributes: dict[str, AttributeValue], en
                 attributes[n.VOICE_TTS_REAL_TIME_FACTOR] = max(0, working_ns) / stage.audio_ns
     if not synthesis:
         return
+    attributes[n.VOICE_ALIAS] = n.ALIAS_TTS
     if stage.filler:
         attributes[n.VOICE_TTS_FILLER] = True
     if stage.handed_ns is not None and stage.characters:

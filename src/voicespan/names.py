@@ -241,6 +241,8 @@ METRIC_VOICE_SERVICE_UP = "voice.service.up"
 METRIC_VOICE_EVENT_LOOP_DELAY = "voice.event_loop.delay"
 METRIC_OTEL_SDK_PROCESSOR_SPAN_PROCESSED = "otel.sdk.processor.span.processed"
 
+ALIAS_TTS = "synthesize_request"
+"""What older pipelines call the span `tts`: the value of `voice.alias` on it."""
 SHARE_PREFIX = "voice.response.share."
 SHARE_STAGES = ("endpoint", "asr", "llm", "tool", "sentence", "tts", "send", "network", "realtime", "unattributed")
 """The parts that the heard silence is divided into, in causal order."""
@@ -423,7 +425,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(VOICE_LANGUAGE, "string", "BCP 47 language tag.", _STAGE, ("en-US", "de"), dimension=True),
     Attribute(VOICE_LLM_TOKEN_RATE, "double", "Tokens per second after the first.", _STAGE, unit="{token}/s"),
     Attribute(VOICE_LLM_TOKEN_COUNT, "int", "Stream chunks seen.", _STAGE, unit="{token}"),
-    Attribute(VOICE_ALIAS, "string", "A second name of the span.", _STAGE, ("synthesize_request",), closed=True),
+    Attribute(VOICE_ALIAS, "string", "A second name of the span.", _STAGE, (ALIAS_TTS,), closed=True),
     Attribute(VOICE_TTS_VOICE_NAME, "string", "The voice.", _STAGE, ("sam",), dimension=True),
     Attribute(VOICE_TTS_ADAPTER, "string", "The synthesis engine of a worker.", _STAGE, ("cosyvoice2",)),
     Attribute(VOICE_TTS_FILLER, "boolean", 'Speech that only bridges the wait ("one moment").', _STAGE),
@@ -622,7 +624,7 @@ SPANS: tuple[Span, ...] = (
     Span(SPAN_TTS_FRAMING, "internal", SPAN_SYNTHESIZE, "first sample to cut into frames", "last frame handed on",
          (VOICE_WORKER_ID, VOICE_AUDIO_FRAME_COUNT)),
     Span(SPAN_AUDIO_PROCESSING, "internal", SPAN_TTS, "first frame to process", "last frame processed",
-         (ERROR_TYPE,)),
+         (VOICE_AUDIO_FRAME_COUNT, ERROR_TYPE)),
     Span(SPAN_SESSION_SETUP, "server", None, "call offered", "media flows, or failure (its own trace)",
          (SESSION_ID, CLIENT_ADDRESS, VOICE_TRANSPORT, VOICE_ROOM_ID, ERROR_TYPE)),
     Span(SPAN_TOKEN_MINT, "internal", "{http.request.method} {http.route}", "token asked for", "token made",

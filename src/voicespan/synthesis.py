@@ -60,6 +60,7 @@ class Synthesis:
                     request.set_attribute(key, self._named[key])
             attributes: dict[str, AttributeValue] = {
                 n.VOICE_COMPONENT: "tts",
+                n.VOICE_ALIAS: n.ALIAS_TTS,
                 n.VOICE_TEXT_LENGTH: self._length,
                 n.VOICE_TEXT_WORD_COUNT_RANGE: word_range(self._words),
                 n.VOICE_TEXT_CHARACTER_COUNT_RANGE: character_range(self._length),

@@ -332,6 +332,48 @@ def test_playback_is_when_sound_leaves(page: Page, service: Service) -> None:
     assert n.VOICE_PLAYBACK_ESTIMATED not in playback.attributes
 
 
+UNDISTURBED = """async (watched) => {
+  const context = new OfflineAudioContext(2, 48_000, 48_000), tone = context.createOscillator();
+  const gain = context.createGain();
+  gain.gain.setValueAtTime(0.3, 0);
+  gain.gain.setValueAtTime(0, 0.4);  // a pause, then speech again
+  gain.gain.setValueAtTime(0.7, 0.6);
+  tone.connect(gain).connect(context.destination);
+  tone.start();
+  if (watched) await window.perfTracker.watchAudio(gain);
+  const rendered = await context.startRendering();
+  const samples = Float32Array.from([0, 1].flatMap((channel) => [...rendered.getChannelData(channel)]), (x) => x + 0);
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", samples));  // of which 0 and -0 are the same
+  return [Array.from(hash).join(), Math.max(...rendered.getChannelData(0)) > 0.6];
+}"""
+BUSY = """async () => {
+  const tracker = window.perfTracker, requests = [];
+  const { fetch: fetched, setTimeout: timed } = window, beacon = navigator.sendBeacon.bind(navigator);
+  window.fetch = (...given) => { requests.push("fetch"); return fetched(...given); };
+  navigator.sendBeacon = (...given) => { requests.push("beacon"); return beacon(...given); };
+  for (let frame = 0; frame < 20_000; frame++) {
+    tracker.trackAudioSend(640);
+    tracker.trackFirstAudioDelta("item-1");
+    tracker.trackAudioReceived(640);
+  }
+  const during = requests.length;
+  await new Promise((done) => timed(done, 1_000));
+  window.fetch = fetched;
+  return [during, requests.length];
+}"""
+
+
+@pytest.mark.covers("A-O02", "F-PF07")
+def test_the_audio_is_not_disturbed(page: Page) -> None:
+    """What is heard is the same to the bit with the tracker listening, and the marks of 20,000 frames send nothing."""
+    alone, watched = page.evaluate(UNDISTURBED, False), page.evaluate(UNDISTURBED, True)
+    assert alone == watched
+    assert alone[1] is True, "there is sound to compare"
+    during, afterwards = page.evaluate(BUSY)
+    assert during == 0
+    assert afterwards <= 3
+
+
 def test_media_element(page: Page, service: Service) -> None:
     """A media element says by its own position when it began to play."""
     began = page.evaluate("""async () => {

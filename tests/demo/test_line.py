@@ -145,6 +145,17 @@ async def test_drops_the_rest(speaker: Speaker, caller: Caller) -> None:
     assert caller.frames[-1] == 99
 
 
+async def test_what_was_dropped_is_not_taken_up_again(speaker: Speaker, caller: Caller) -> None:
+    """A frame of a dropped reply that was already under way begins no new speech."""
+    turn = a_turn()[1]
+    await speaker.play(turn, frame(1))
+    await caller.has(1)
+    speaker.drop()
+    await speaker.play(turn, frame(2))
+    assert speaker.turn is None
+    assert caller.messages == [protocol.SPEECH, protocol.CLEAR]
+
+
 async def test_the_worker_is_held_back(speaker: Speaker, caller: Caller) -> None:
     """Only a second of sound is taken ahead; the rest is waited with until there is room."""
     _, turn = a_turn()

@@ -42,6 +42,21 @@ async def test_streams_frames_of_speech(speech: Worker) -> None:
     assert pcm.peak(sound[: pcm.FRAME_BYTES]) >= pcm.AUDIBLE, "the first frame is heard"
 
 
+@pytest.mark.parametrize("packets", [[b"\1" * 700, b"\2" * 1000, b"\3"], [b"\1" * 640, b"\2" * 640], [b"\1"], []])
+async def test_packets_of_any_length_become_frames(packets: list[bytes]) -> None:
+    """What a worker sends is cut into 20 ms, whatever its packets; only the last frame is filled up."""
+
+    async def call() -> AsyncIterator[bytes]:
+        for packet in packets:
+            yield packet
+
+    got = [frame async for frame in Frames(synthesis.Request("", ""), lambda *_, **__: call(), None)]
+    sound = b"".join(packets)
+    assert {len(frame) for frame in got} <= {pcm.FRAME_BYTES}
+    assert b"".join(got).rstrip(b"\0") == sound
+    assert len(got) == -(-len(sound) // pcm.FRAME_BYTES)
+
+
 async def test_says_who_speaks(speech: Worker) -> None:
     """The worker's name is in the metadata of the response."""
     async with speech.synthesize("We open at eight.", "en-us") as frames:

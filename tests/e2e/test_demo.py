@@ -240,7 +240,8 @@ def test_bottlenecks_are_named(conversation: Conversation) -> None:
     assert conversation["unanswered"].printed["bottleneck"] == "llm"
 
 
-@pytest.mark.covers("C-T01", "C-T03", "C-T04", "C-T05", "C-T06", "C-T08", "F-TR10", "F-TR11", "F-TR12", "F-TR13")
+@pytest.mark.covers("C-T01", "C-T03", "C-T04", "C-T05", "C-T06", "C-T07", "C-T08")
+@pytest.mark.covers("F-TR10", "F-TR11", "F-TR12", "F-TR13", "F-TR14")
 def test_one_trace_crosses_the_processes(conversation: Conversation) -> None:
     """Agent, speech worker and caller are in one trace, each span below the one that caused it."""
     trace = conversation["plain"]
@@ -252,7 +253,11 @@ def test_one_trace_crosses_the_processes(conversation: Conversation) -> None:
     assert (server.kind, client.kind) == ("server", "client")
     assert tts.name == n.SPAN_TTS
     assert trace.parent(tts) == trace.root
-    assert trace.parent(trace[n.SPAN_TTS_FRAMING]) == server
+    framing, processing = trace[n.SPAN_TTS_FRAMING], trace[n.SPAN_AUDIO_PROCESSING]
+    assert trace.parent(framing) == server
+    assert (trace.parent(processing), processing.service) == (tts, "demo-agent")
+    counts = [span.attributes[n.VOICE_AUDIO_FRAME_COUNT] for span in (framing, processing, tts)]
+    assert counts == [framing.attributes[n.VOICE_AUDIO_FRAME_COUNT]] * 3
     assert trace.parent(trace["caller.playback"]) == trace.root
     assert trace["caller.playback"].service == "demo-caller"
     assert server.attributes[n.VOICE_WORKER_ID] == tts.attributes[n.VOICE_WORKER_ID] == "tts-espeak@0"

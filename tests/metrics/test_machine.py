@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,32 @@ def test_process_and_machine_are_read_at_collection(meters: Meters) -> None:
         assert labels == {}
     ((memory, _),), ((of_machine, _),) = values[n.METRIC_PROCESS_MEMORY_USAGE], values[n.METRIC_SYSTEM_MEMORY_USAGE]
     assert 10e6 < memory < of_machine
+
+
+@pytest.mark.covers("D-O01", "F-PF05")
+def test_a_call_reads_nothing_of_the_machine(
+    meters: Meters, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processor and memory are read by the thread that collects, and by nothing that a call does."""
+    readers: list[threading.Thread] = []
+
+    def read() -> tuple[float, float]:
+        readers.append(threading.current_thread())
+        return time.process_time(), time.monotonic()
+
+    monkeypatch.setattr(machine._process_share, "_read", read)
+    monkeypatch.setattr(machine._machine_share, "_read", read)
+    session = Session(recorder, "a")
+    turn = session.user_turn(input="text")
+    session.audio_in(b"\0" * 640)
+    turn.audio_sent(0.02)
+    turn.end()
+    session.end()
+    assert readers == []
+    background = threading.Thread(target=meters.collect)
+    background.start()
+    background.join(30)
+    assert set(readers) == {background}
 
 
 def test_a_share_is_of_the_time_since_the_last_collection() -> None:

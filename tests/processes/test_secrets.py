@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -10,9 +11,11 @@ import pytest
 from tests.ports import free_port
 
 from .receiver import Receiver
-from .service import run
+from .service import Service, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from google.protobuf.message import Message
 
 SECRETS = {
@@ -125,3 +128,45 @@ def test_seeded_secrets_are_in_no_output(content: str) -> None:
     assert found == set()
     missing = {(name, tag) for name, output in outputs.items() for tag in SECRETS if tag not in output}
     assert missing <= {("errors", tag) for tag in SECRETS}
+
+
+KEYS = {
+    "LIVEKIT_URL": "wss://acme-7f3k.livekit.example",
+    "LIVEKIT_API_KEY": "APIwq7Zk2f9XyLm",
+    "LIVEKIT_API_SECRET": "hT5vRk81mQzP0bNcE4sYdL6u",
+    "OPENAI_API_KEY": "sk-proj-Zk81mQzP0bNcE4sYdL6uhT5v",
+}
+AGENT = """
+import os, sys
+from dotenv import load_dotenv
+import voicespan
+load_dotenv(os.environ["FILE"])
+with voicespan.session() as session:
+    turn = session.user_turn()
+    turn.committed()
+    with turn.llm(model="m") as llm:
+        llm.token()
+    turn.end()
+print("KEYS", *(os.environ[name] for name in sys.argv[1:]))
+"""
+
+
+@pytest.mark.covers("D-G01", "F-DP04")
+@pytest.mark.parametrize("how", ["environment", "file"])
+def test_an_agents_keys_reach_it_and_nobody_else(how: str, tmp_path: Path) -> None:
+    """Keys of LiveKit and OpenAI, given by the environment or by `.env.local`, are the agent's and in no telemetry."""
+    given, kept = (KEYS, {}) if how == "environment" else ({}, KEYS)
+    (tmp_path / ".env.local").write_text("".join(f"{name}={value}\n" for name, value in kept.items()))
+    with Receiver() as receiver:
+        done = Service(
+            "", command=[sys.executable, "-c", AGENT, *KEYS], FILE=str(tmp_path / ".env.local"),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_LOGS_EXPORTER="otlp", VOICESPAN_LOG_FORMAT="json", **given,
+        ).finish()  # fmt: skip
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if line.startswith("KEYS"))
+    assert line.split()[1:] == list(KEYS.values())
+    assert "voice.turn" in receiver.span_names
+    outputs = (
+        text([*receiver.traces, *receiver.metrics_requests, *receiver.logs]) + done.out.replace(line, "") + done.err
+    )
+    assert [name for name, value in KEYS.items() if value in outputs] == []

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import time
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
+from tests.ports import free_port
+
+from voicespan import names as n
+from voicespan.stack import promql
 
 from .receiver import Receiver, attributes, nobody
 from .service import INSTRUMENT, ONE_SPAN, RUN, Service, run
@@ -13,6 +22,7 @@ from .service import INSTRUMENT, ONE_SPAN, RUN, Service, run
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+ROOT = Path(__file__).parents[2]
 TURN = """
     import voicespan
     with voicespan.session(id="call-1") as session:
@@ -167,6 +177,39 @@ def test_buckets_and_exemplars(receiver: Receiver) -> None:
     (point,) = receiver.metrics["voice.control.duration"].histogram.data_points
     assert list(point.explicit_bounds) == [0.005, 0.01, 0.02, 0.05]
     assert [exemplar.trace_id for exemplar in point.exemplars] == [receiver.spans[0].trace_id]
+
+
+@pytest.mark.covers("D-K03")
+def test_the_machine_alone() -> None:
+    """The command of docs/metrics.md serves what processor, memory and cards do, with no service and no call."""
+    (typed,) = re.findall(r"^OTEL_SERVICE_NAME=machine .*$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    port = free_port()
+    words = shlex.split(typed)
+    environ = dict(word.split("=", 1) for word in words[: words.index("voicespan")])
+    assert environ["VOICESPAN_PROMETHEUS_PORT"] in typed
+    service = Service(
+        "", command=words[words.index("--") + 1 :], **environ | {"VOICESPAN_PROMETHEUS_PORT": str(port)}
+    )  # fmt: skip
+    try:
+        text = scraped(port)
+    finally:
+        service.process.terminate()
+        done = service.finish()
+    for name in (n.METRIC_SYSTEM_CPU_UTILIZATION, n.METRIC_SYSTEM_MEMORY_USAGE, n.METRIC_PROCESS_MEMORY_USAGE):
+        assert re.search(rf"^{promql.series(name)}(\{{.*\}})? [0-9.e+]+$", text, re.MULTILINE), name
+    assert done.err == ""
+
+
+def scraped(port: int) -> str:
+    """What a process shows on its port, once it does."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 # What is said when something is wrong

@@ -175,6 +175,18 @@ def test_stages_name_their_component_model_and_operation(at: Timeline) -> None:
     assert finished["tts.first_audio"].attributes["voice.tts.voice.name"] == "sam"
 
 
+@pytest.mark.covers("C-T02", "F-TR08")
+def test_synthesis_has_a_second_name(at: Timeline) -> None:
+    """Who looks for `synthesize_request` finds tts, with its model, its length of text and its frames."""
+    turn = at.user_says(at.session())
+    at.agent_says(turn)
+    [finished] = at.finish()
+    [request] = [span for span in finished.spans if span.attributes.get("voice.alias") == "synthesize_request"]
+    assert request is finished["tts"]
+    attributes = ("gen_ai.request.model", "voice.text.length", "voice.audio.frame.count")
+    assert [request.attributes[name] for name in attributes] == ["v-1", len("It is sunny."), 1]
+
+
 def test_the_silence_can_be_split_by_what_caused_it(at: Timeline) -> None:
     """voice.response carries copies of what a dashboard splits it by."""
     session = at.session(transport="livekit")

@@ -164,11 +164,11 @@ CASES: dict[str, Case] = {
     "LatencyTargetMissed": cases(
         spans(n.SPAN_RESPONSE, *each, **CLIENT) for each in ((0.7, 30), (0.5, 30), (0.7, 0.5))
     ),
-    "SttLatencyWarning": of_span(n.SPAN_ASR_FINALIZE, 1.9, 0.4),
-    "SttLatencyCritical": of_span(n.SPAN_ASR_FINALIZE, 3, 1.9),
-    "LlmTtftWarning": of_span(n.SPAN_LLM_TTFT, 2.5, 0.4),
-    "LlmTtftCritical": of_span(n.SPAN_LLM_TTFT, 5, 2.5),
-    "TtsSlowResponses": of_span("POST /tts", 20, 2, span_kind="SPAN_KIND_SERVER", http_route="/tts"),
+    "SttLatencyWarning": of_span(n.SPAN_ASR_FINALIZE, 1.9, 1.3),
+    "SttLatencyCritical": of_span(n.SPAN_ASR_FINALIZE, 3, 2.3),
+    "LlmTtftWarning": of_span(n.SPAN_LLM_TTFT, 2.3, 1.8),
+    "LlmTtftCritical": of_span(n.SPAN_LLM_TTFT, 5, 3.2),
+    "TtsSlowResponses": of_span("POST /tts", 20, 7, span_kind="SPAN_KIND_SERVER", http_route="/tts"),
     "LatencyAnomaly": Case(day(3, 30), day(0.5, 30), day(3, 1), at="200m"),
     "HighSessionErrorRate": Case(sessions(2, 10), sessions(0.5, 10), sessions(1, 1)),
     "ManySessionErrors": Case(sessions(12, 1000), sessions(1, 1000), sessions(1, 0)),
@@ -195,11 +195,11 @@ CASES: dict[str, Case] = {
         at="35m",
     ),
     "GPUMemoryExhaustion": cases(gpu(values) for values in ("97x60", "60x60", "60x28 97 60x30")),
-    "HighCpu": cases(counter("process_cpu_time_seconds_total", seconds, instance="a") for seconds in (57, 6, 30)),
+    "HighCpu": cases(counter("process_cpu_time_seconds_total", seconds, instance="a") for seconds in (57, 45, 30)),
     "EventLoopBlocked": Case(loop_delay(0.2, 60), loop_delay(0.002, 60), loop_delay(0.2, 1)),
     "HighMemory": cases(
         series("process_memory_usage_bytes", values, instance="a")
-        for values in ("9e9x60", "1e9x60", "1e9x28 9e9 1e9x30")
+        for values in ("9e9x60", "8e9x60", "8e9x28 9e9 8e9x30")
     ),
     "TelemetryPipelineDown": Case(up("0x60"), UP, UP | up("0x60", "gateway-1")),
     "CollectorDown": Case(

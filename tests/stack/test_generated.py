@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,23 +123,73 @@ def test_groups_are_evaluated_often() -> None:
 # Compose and Traefik
 
 
-def schema_of_compose(*paths: Path) -> None:
-    """Hold files against the schema of Compose, which check-jsonschema has inside."""
-    command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environ())
-    assert done.returncode == 0, done.stdout + done.stderr
+@cache
+def composer() -> str:
+    """The program that reads the files with Compose's own module; the machine that checks everything can build it."""
+    built = subprocess.run(
+        [generate.CHECKOUT / "scripts/compose"], capture_output=True, text=True, check=False, timeout=1500
+    )
+    if built.returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"scripts/compose: {built.stderr[-500:]}")
+    return built.stdout.strip()
 
 
-def _environ() -> dict[str, str]:
-    import sys
-    from pathlib import Path
-
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+REQUIRED = {"GRAFANA_PASSWORD": "x", "VOICE_DOMAIN": "voice.example.org", "ACME_EMAIL": "ops@example.org"}
 
 
-def test_compose_files_are_compose_files() -> None:
-    """Every file fits the schema of the Compose specification."""
-    schema_of_compose(DEPLOY / "compose.yaml", DEPLOY / "compose.secure.yaml", DEPLOY / "traefik/compose.yaml")
+def composed(folder: Path, *names: str, environ: dict[str, str] = REQUIRED) -> subprocess.CompletedProcess[str]:
+    paths = [folder / name for name in names]
+    return subprocess.run([composer(), *paths], env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(1800)  # the first time, the program is built
+@pytest.mark.parametrize(
+    "tops", [(), ("compose.secure.yaml",), ("traefik/compose.yaml",), ("compose.secure.yaml", "traefik/compose.yaml")]
+)
+def test_compose_reads_its_files(tops: tuple[str, ...]) -> None:
+    """Compose's own module makes one project of each combination, in which everything that is named is there."""
+    done = composed(DEPLOY, "compose.yaml", *tops)
+    assert done.returncode == 0, done.stderr
+    project = json.loads(done.stdout)
+    services = {"otel-collector", "tempo", "prometheus", "alertmanager", "grafana"}
+    assert set(project["services"]) == services | ({"traefik"} if "traefik/compose.yaml" in tops else set())
+    mounts = [mount for service in project["services"].values() for mount in service.get("volumes", ())]
+    assert {mount["source"] for mount in mounts if mount["type"] == "volume"} <= set(project["volumes"])
+    secrets = DEPLOY / "secrets"
+    bound = [Path(mount["source"]) for mount in mounts if mount["type"] == "bind"]
+    assert [path for path in bound if not path.exists() and path.parent != secrets] == []
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("mem_limit: 2g", "memlimit: 2g", "memlimit"),
+        ("interval: 10s", "interval: often", "duration"),
+        ("alertmanager: {condition", "alert-manager: {condition", "alert-manager"),
+        ("queue: {}", "queues: {}", "queue"),
+        ("networks: [telemetry]", "networks: [telemetries]", "telemetries"),
+    ],
+)
+def test_what_compose_would_refuse_is_found(tmp_path: Path, old: str, new: str, words: str) -> None:
+    """A misspelt field, a value of another kind, and a service, volume or network that is not there fail the check."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert old in text
+    (tmp_path / "compose.yaml").write_text(text.replace(old, new))
+    done = composed(tmp_path, "compose.yaml")
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.covers("A-G07")
+@pytest.mark.parametrize("name", REQUIRED)
+def test_compose_asks_for_what_it_must_know(name: str) -> None:
+    """Without a password for Grafana, or behind Traefik without name and address, nothing starts."""
+    given = {key: value for key, value in REQUIRED.items() if key != name}
+    done = composed(DEPLOY, "compose.yaml", "traefik/compose.yaml", environ=given)
+    assert done.returncode == 1
+    assert f"required variable {name} is missing a value" in done.stderr
 
 
 def test_compose_passes_the_collectors_settings_on() -> None:

@@ -205,6 +205,7 @@ class Speaker:
         self._send = send
         self._dropped = dropped
         self._speech: _Speech | None = None
+        self._given_up: Turn | None = None
         self._count = 0
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -221,7 +222,13 @@ class Speaker:
         return self._speech.turn if self._speech and self._speech.held else None
 
     async def play(self, turn: Turn, frame: bytes) -> None:
-        """Add a frame to the speech of this turn; waits while there is enough in store, or while held."""
+        """Add a frame to the speech of this turn; waits while there is enough in store, or while held.
+
+        Frames of a speech that was dropped are dropped, too: who makes them may not know yet.
+        """
+        if turn is self._given_up:
+            self._dropped(1)
+            return
         if self._speech is None or self._speech.turn is not turn:
             self._count += 1
             self._speech = _Speech(self._count, turn)
@@ -257,6 +264,7 @@ class Speaker:
         """Forget the rest."""
         self.hold()
         if self._speech is not None:
+            self._given_up = self._speech.turn
             self._dropped(len(self._speech.frames) - self._speech.sent)
         self._speech = None
         self._wake()

@@ -1,18 +1,24 @@
-"""The calls between agent and speech worker: gRPC, a stream of 20 ms frames, and a command that stops the stream.
+"""The calls between agent and speech worker: gRPC, a stream of samples, and a command that stops the stream.
 
 Requests are JSON and answers are bare samples, so that no generated code has to fit the protobuf that is installed.
+The worker's packets are as long as it likes; the agent cuts them into the frames of its line (`audio.processing`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
-from collections.abc import AsyncIterator
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import grpc
+from opentelemetry import trace
+
+from voicespan.demo import pcm
+from voicespan.names import SPAN_AUDIO_PROCESSING, VOICE_AUDIO_FRAME_COUNT
 
 SERVICE = "demo.Speech"
 SYNTHESIZE = "Synthesize"
@@ -28,6 +34,7 @@ _RECONNECT = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+_tracer = trace.get_tracer("voicespan.demo.synthesis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ def encoded(message: Request | Command) -> bytes:
 
 
 class Frames:
-    """The frames of one request, as they come, and the commands to the worker about them.
+    """The frames of one request (20 ms each), as they come, and the commands to the worker about them.
 
     At the end of an `async with` block the worker is told to stop, if it still speaks.
     """
@@ -61,17 +68,44 @@ class Frames:
     def __init__(self, request: Request, synthesize: Any, control: Any) -> None:
         # A worker that is just being restarted is waited for.
         self._call = synthesize(request, timeout=_TIMEOUT_S, wait_for_ready=True)
+        self._packets = aiter(self._call)
         self._stream = request.stream
         self._control = control
+        self._ready: deque[bytes] = deque()
+        self._rest = b""
+        self._count = 0
+        self._span: trace.Span | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._call.cancel()
+        if self._span is not None:
+            self._span.set_attribute(VOICE_AUDIO_FRAME_COUNT, self._count)
+            self._span.end(self._cut_ns)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._call)
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next frame; the last one is filled up with silence."""
+        while not self._ready:
+            self._cut(await anext(self._packets, b""))
+        return self._ready.popleft()
+
+    def _cut(self, packet: bytes) -> None:
+        """Cut what has come into frames; an empty packet is the end."""
+        if self._span is None and packet:
+            self._span = _tracer.start_span(SPAN_AUDIO_PROCESSING)
+        if not packet and not self._rest:
+            raise StopAsyncIteration
+        sound = self._rest + packet
+        whole = len(sound) - len(sound) % pcm.FRAME_BYTES if packet else len(sound)
+        self._ready.extend(pcm.frames(sound[:whole]))
+        self._rest = sound[whole:]
+        self._count += len(self._ready)
+        self._cut_ns = time.time_ns()
 
     async def worker_id(self) -> str:
         """Return the name of the worker that speaks, once it has taken the request.

@@ -1,4 +1,4 @@
-"""The speech worker: a gRPC service around espeak-ng that streams 20 ms frames, five times as fast as they play.
+"""The speech worker: a gRPC service around espeak-ng that streams packets of frames, five times as fast as they play.
 
 `voicespan run` traces the calls (their server spans are the parents here); what happens inside are ordinary spans.
 """
@@ -48,7 +48,7 @@ class Worker:
         self._running: dict[str, asyncio.Event] = {}
 
     async def synthesize(self, request: synthesis.Request, context: Context) -> AsyncIterator[bytes]:
-        """Speak the request's text; the first frame comes when its scenario says so."""
+        """Speak the request's text; the first packet comes when its scenario says so."""
         scenario = scenarios.for_sentence(request.text)
         truth.note("speech.request", scenario.name, text=request.text)
         trace.get_current_span().set_attribute(VOICE_WORKER_ID, self._id)
@@ -67,8 +67,8 @@ class Worker:
                 truth.note("speech.failed", scenario.name, text=request.text)
                 await context.abort(grpc.StatusCode.INTERNAL, _DIVERGED)
             truth.note("speech.first_frame", scenario.name, text=request.text)
-            async for frame in _framed(speech, running):
-                yield frame
+            async for packet in _framed(speech, running):
+                yield packet
         finally:
             del self._running[request.stream]
 
@@ -104,9 +104,10 @@ async def _framed(speech: bytes, running: asyncio.Event) -> AsyncIterator[bytes]
     # Not the current span: a context that is held across a `yield` may end in another task.
     span = _tracer.start_span(SPAN_TTS_FRAMING, attributes={VOICE_AUDIO_FRAME_COUNT: len(frames)})
     try:
-        for number, frame in enumerate(frames, start=1):
-            yield frame
-            if number % _BURST == 0:
+        for start in range(0, len(frames), _BURST):
+            packet = frames[start : start + _BURST]
+            yield b"".join(packet)
+            if len(packet) == _BURST:
                 await asyncio.sleep(_BURST * pcm.FRAME_MS / 1000 / _SPEED)
                 await running.wait()
     finally:

@@ -12,7 +12,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 import voicespan
-from voicespan import settings
+from voicespan import metrics, settings
+from voicespan import names as n
 from voicespan.integrations import grpc as integration
 from voicespan.integrations.grpc.client import _address
 
@@ -307,6 +308,36 @@ def test_calls_are_measured_in_seconds(telemetry: Telemetry) -> None:
         assert points[f"{SERVICE}/Say"].attributes["error.type"] == "INTERNAL"
         assert "error.type" not in points[f"{SERVICE}/Stream"].attributes
         assert all(0 < point.sum < 30 for point in points.values())
+
+
+@pytest.mark.covers("C-E08", "F-TR11", "F-TR21")
+def test_a_worker_and_the_commands_to_it_are_traced_and_timed(telemetry: Telemetry) -> None:
+    """Synthesis is a call in two processes, and so is each command, with a span below until it was applied."""
+    with serving(CommandedSpeech()) as address, opened(address) as channel:
+        with telemetry.tracers.get_tracer("agent").start_as_current_span("agent") as agent:
+            talk(channel, "Stream")
+            for command in (b"PAUSE", b"RESUME", b"STOP"):
+                assert channel.unary_unary(f"/{SERVICE}/Say")(command) == command
+        telemetry.wait(1 + 2 + 3 * 3)
+    spans = {span.context.span_id: span for span in telemetry.spans if span.context is not None}
+    assert {span.context.trace_id for span in telemetry.spans if span.context} == {agent.get_span_context().trace_id}
+    controls = sorted((span for span in spans.values() if span.name == n.SPAN_CONTROL), key=lambda s: s.start_time or 0)
+    assert [attributes(span)[n.VOICE_CONTROL_COMMAND] for span in controls] == ["PAUSE", "RESUME", "STOP"]
+    for control in controls:
+        assert control.parent is not None
+        server = spans[control.parent.span_id]
+        assert (server.kind, server.name) == (SpanKind.SERVER, "Say")
+        assert (server.start_time or 0) <= (control.start_time or 0) < (control.end_time or 0) <= (server.end_time or 0)
+    calls = {point.attributes["rpc.method"]: point.count for point in telemetry.points("rpc.server.call.duration")}
+    assert calls == {f"{SERVICE}/Stream": 1, f"{SERVICE}/Say": 3}
+
+
+class CommandedSpeech(Speech):
+    """A worker that takes commands."""
+
+    def say(self, request: bytes, context: Any) -> bytes:
+        with metrics.control(request.decode()):
+            return super().say(request, context)
 
 
 @pytest.mark.covers("F-AT08", "C-T03")
