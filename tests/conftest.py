@@ -1,4 +1,4 @@
-"""Tests marked `e2e` measure in real time: they have the machine to themselves, also when tests run side by side."""
+"""Tests run side by side, except where the others would disturb them: see the marks `realtime` and `alone`."""
 
 from __future__ import annotations
 
@@ -17,32 +17,56 @@ from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 _REDIS = "redis-server"
 
 
+KINDS = ("alone", "realtime", "e2e")
+"""Marks of tests that come before the others, in this order."""
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Share the machine with the other processes of the run, or wait until nobody else uses it.
+    """Share the machine with tests of one's own kind in the other processes of the run, or with none.
 
     This is outside of pytest-timeout: waiting does not count. Who waits keeps the turnstile, and so is not overtaken.
     Locks of `lockf` are this process's alone: the child of a fork that a test leaves behind has none.
     """
     folder = item.config.cache.mkdir("machine")
-    alone = item.get_closest_marker("e2e") is not None
-    with (folder / "machine").open("w+") as machine:
+    kinds = ("usual", "realtime") if item.get_closest_marker("realtime") is None else ("realtime", "usual")
+    with (folder / kinds[0]).open("w+") as own, (folder / kinds[1]).open("w+") as others:
         with (folder / "turnstile").open("w+") as turnstile:
             fcntl.lockf(turnstile, fcntl.LOCK_EX)
-            fcntl.lockf(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.lockf(others, fcntl.LOCK_EX)  # nobody is there
+            if item.get_closest_marker("alone") is None:
+                fcntl.lockf(own, fcntl.LOCK_SH)
+                fcntl.lockf(others, fcntl.LOCK_UN)
+            else:
+                fcntl.lockf(own, fcntl.LOCK_EX)
         return (yield)
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, which keeps the order within a file
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Write into the report which requirements a test proves: `make requirements` reads it from there."""
+    """Begin with the files that take long, and keep kinds together; tell the report which requirements a test proves.
+
+    The last files are short ones, so that no process idles for long in the end; xdist must not order them anew.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    items[:] = [item for tests in sorted(files.values(), key=_place) for item in tests]
     for item in items:
         ids = {name for mark in item.iter_markers("covers") for name in mark.args}
         item.user_properties += [("covers", name) for name in sorted(ids)]
         item.user_properties += [("fault", json.dumps(mark.args)) for mark in item.iter_markers("failure")]
+
+
+def _place(tests: list[pytest.Item]) -> tuple[int, int]:
+    """Where a file comes: by what all of its tests are, then by how many there are."""
+    kinds = [number for number, kind in enumerate(KINDS) if all(test.get_closest_marker(kind) for test in tests)]
+    return min(kinds, default=len(KINDS)), -len(tests)
 
 
 @pytest.fixture

@@ -507,7 +507,7 @@ class Terminal:
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
 
-@pytest.mark.e2e
+@pytest.mark.alone
 def test_the_readme_session(tmp_path: Path) -> None:
     """The README's commands, typed in their order, show the turn of the README's own pipeline."""
     lines = [line for line in commands("README.md") if "voicespan " in line]

@@ -80,7 +80,7 @@ async def serving(taken: list[Taken]) -> AsyncIterator[tuple[int, Any]]:
         await task
 
 
-@pytest.mark.e2e
+@pytest.mark.alone
 async def test_a_flood_slows_no_call() -> None:
     """Frames of a call in the same process are hardly later than while an endpoint is flooded that only refuses.
 

@@ -309,7 +309,7 @@ HEAR = """async ({ traceparent, delay, length }) => {
 }"""
 
 
-@pytest.mark.e2e
+@pytest.mark.alone
 @pytest.mark.covers("A-M11", "A-M07")
 def test_playback_is_when_sound_leaves(page: Page, service: Service) -> None:
     """What the turn says was heard agrees with a recording of the page's output within 20 ms, at the server's clock."""

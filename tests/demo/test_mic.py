@@ -34,9 +34,8 @@ SAID = (
 """Pauses in seconds, long enough for a busy machine, and what is said after each. The story lasts eleven seconds."""
 
 pytestmark = [
-    pytest.mark.e2e,
+    pytest.mark.alone,
     pytest.mark.timeout(400),
-    pytest.mark.xdist_group("mic"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium"),
 ]
 

@@ -16,13 +16,14 @@ from tests.performance import test_latency, test_throughput
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.e2e
 
-@pytest.mark.e2e
+
 @pytest.mark.timeout(180)
 @pytest.mark.covers("A-K06", "A-K07", "A-K08", "A-K09", "A-K11", "A-S06", "A-E03")
 def test_the_benchmarks_write_their_results(tmp_path: Path) -> None:
     """The agent is called and loaded; both results are in pytest's temporary directory, and the report is printed."""
-    base, cache = tmp_path / "base", tmp_path / "cache"  # its own: this process holds the machine
+    base, cache = tmp_path / "base", tmp_path / "cache"  # its own: this run holds a place on the machine
     options = ("-v", "-s", "--tb=short", "-m", "benchmark", f"--basetemp={base}", "-o", f"cache_dir={cache}")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/performance/", *options], cwd=ROOT,

@@ -22,7 +22,7 @@ from .stack import Collector, Prometheus, Store, get, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group("chain")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 SLOWEST_MS = 3_700
 DURATION = "traces_span_metrics_duration_seconds"

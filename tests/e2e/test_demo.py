@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from voicespan.local.span import Span
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
 
 TOLERANCE_NS = 30_000_000
 DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--content", "--no-browser", "--port", "0")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.xdist_group("front")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 DOTS = f'{DURATION}_bucket{{span_name="voice.response"}}'
 SERVICE = "voice_session_active"

@@ -25,7 +25,7 @@ pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.xdist_group("demo-metrics")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--no-browser", "--port", "0", "--exit", "--json")
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

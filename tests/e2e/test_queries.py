@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500), pytest.mark.xdist_group("queries")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
 LOAD_S = 45
 TURNS_PER_S = 8

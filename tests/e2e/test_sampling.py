@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.xdist_group("sampling")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 FAST = 1500
 LIMITS = {limit.on: limit.value for limit in n.THRESHOLDS if "kept by sampling" in limit.purpose}

@@ -27,7 +27,7 @@ VIEWER = f"http://127.0.0.1:{VIEWER_PORT}"
 BUCKET = 'traces_span_metrics_duration_seconds_bucket{span_name="voice.response"}'
 APPEAR_S = 60
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 def free(port: int) -> bool:

@@ -120,7 +120,6 @@ def test_what_cannot_be_is_refused(arguments: tuple[str, ...], words: str) -> No
     assert words in done.output
 
 
-@pytest.mark.e2e
 @pytest.mark.timeout(120)
 def test_calls_through_the_reference_agent(viewer: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation with the agent takes its time, and its turns reach the back end as well."""

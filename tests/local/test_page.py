@@ -166,6 +166,7 @@ def test_the_slow_turn_is_two_clicks_away(browser: Browser, receiver: Receiver) 
         page.mouse.up()
         page.wait_for_selector("#turn .why")
         assert page.locator("#turn .why").inner_text() == cause(stored)
+        assert "measured at the client ± 4 ms" in page.locator("#turn .turn-head p").inner_text()
         assert f"turn={slow.hex}" in page.url
         strip = page.locator("#turn .strip").get_attribute("aria-label")
         assert strip is not None
@@ -224,6 +225,25 @@ def test_a_dot_says_how_its_turn_went(browser: Browser, receiver: Receiver) -> N
         page.locator("#objective").fill("1000")
         page.locator("#objective").press("Enter")
         until(lambda: page.evaluate(_COLOURS)["dots"][2] == "--accent")
+
+
+@needs_chromium
+def test_the_lines_are_percentiles(browser: Browser, receiver: Receiver) -> None:
+    """Where too few turns are behind a running percentile, its line is that of all turns that were answered."""
+    add(receiver, recent(1))
+    with opened(browser, receiver) as page:
+        found = page.evaluate(
+            """async () => {
+              const { linesOver } = await import("/percentiles.js");
+              const value_s = [...Array.from({ length: 200 }, (_, i) => (i + 1) / 100), 9, 9, 9, 9];
+              const mark = value_s.map((value) => (value === 9 ? 2 : 0)); // who was not answered
+              const lines = { window: 100, time_s: [1], p50_s: [1], p95_s: [2], p99_s: [3] };
+              return ["response", "llm"].map((of) => linesOver({ lines, value_s, mark, of }));
+            }"""
+        )
+        assert [list(each["running"]) for each in found] == [["p50_s", "p95_s"]] * 2
+        assert [each["level"] for each in found] == [{"p99_s": 1.98}, {"p99_s": 9}]
+        assert found[0]["words"] == ["p50, p95 of the last 100 turns", "p99 of all"]
 
 
 @needs_chromium
@@ -311,8 +331,28 @@ def test_new_turns_appear_and_can_be_held_back(browser: Browser, receiver: Recei
         add(receiver, late)
         page.wait_for_selector("#live:has-text('2 new turns hidden')")
         assert page.locator("#list tbody tr").count() == 2
-        page.locator("#live").click()
+        # What the reader asks for shows them as well, and then they are hidden no more.
+        page.locator("#sort").select_option("start")
         expect_count(page, "#list tbody tr", 4)
+        page.wait_for_selector("#live:has-text('paused · nothing hidden')")
+        add(receiver, recent(5))
+        page.wait_for_selector("#live:has-text('1 new turn hidden')")
+        page.locator("#live").click()
+        expect_count(page, "#list tbody tr", 5)
+
+
+@needs_chromium
+def test_a_flood_of_turns_leaves_it_idle(browser: Browser, receiver: Receiver) -> None:
+    """However fast turns come, the page asks again after a second at the earliest, and shows all of them in the end."""
+    add(receiver, recent(1))
+    with opened(browser, receiver) as page:
+        asked: list[float] = []
+        page.on("request", lambda sent: asked.append(time.monotonic()) if "/api/figures" in sent.url else None)
+        for index in range(2, 32):
+            add(receiver, recent(index))
+            page.wait_for_timeout(80)
+        expect_count(page, "#list tbody tr", 31)
+        assert len(asked) <= 2 + asked[-1] - asked[0]
 
 
 @needs_chromium
@@ -521,13 +561,15 @@ def test_it_finds_the_receiver_again(browser: Browser, tmp_path: Path) -> None:
         page.wait_for_selector("#live.lost:has-text('receiver not reachable')")
         page.wait_for_timeout(1500)
         assert page.locator("#said.shown").count() == 0
+        page.keyboard.press("1")
+        with Receiver(port=0, database=tmp_path / "turns.db") as elsewhere:
+            add(elsewhere, recent(2))
         with Receiver(port=port, database=tmp_path / "turns.db") as again:
             assert again.port == port
             page.wait_for_selector("#live:not(.lost)")
-            page.keyboard.press("1")
-            expect_count(page, "#list tbody tr", 1)
-            add(again, recent(2))
             expect_count(page, "#list tbody tr", 2)
+            add(again, recent(3))
+            expect_count(page, "#list tbody tr", 3)
 
 
 @needs_chromium
@@ -575,6 +617,29 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         expect_count(page, "#list tbody tr", 4)
         page.locator("#sort").select_option("llm")
         page.wait_for_selector("#list th[aria-sort=descending] button:has-text('llm')")
+        # A value that no turn has stays chosen, and can be seen.
+        page.goto(f"{receiver.endpoint}/?worker=gone&from=1&to=2")
+        page.wait_for_selector("body.loaded")
+        assert page.locator("#filter-worker").input_value() == "gone"
+        page.locator("#filter-last").select_option("60")
+        until(lambda: "last=60" in page.url)
+        assert "from=" not in page.url
+        assert "to=" not in page.url
+
+
+@needs_chromium
+def test_what_is_typed_is_asked_for_at_rest(browser: Browser, receiver: Receiver) -> None:
+    """The search waits until nothing was typed for a quarter of a second."""
+    add(receiver, recent(1), recent(2, session="other"))
+    with opened(browser, receiver) as page:
+        page.clock.install()
+        for typed in ("o", "ot", "oth"):
+            page.locator("#search").fill(typed)
+            page.clock.run_for(200)
+            assert "search=" not in page.url
+        page.clock.run_for(100)
+        until(lambda: "search=oth" in page.url)
+        expect_count(page, "#list tbody tr", 1)
 
 
 @needs_chromium

@@ -72,6 +72,7 @@ def test_log_lines_stand_beside_the_spans(browser: Browser, receiver: Receiver) 
     span = trace.spans[5][2]
     lines = []
     for after_ms, text, severity, attributes in (
+        (-150, "a call begins", 9, {}),
         (2100, "asking the model", 9, {}),
         (2400, "connection refused", 17, {"exception.type": "OSError"}),
     ):
@@ -80,7 +81,8 @@ def test_log_lines_stand_beside_the_spans(browser: Browser, receiver: Receiver) 
         lines.append(line)
     receiver.store.add_logs(decode_logs(PROTOBUF, log_request(*lines).SerializeToString()).logs)
     with opened(browser, receiver, f"/?turn={trace.hex}") as page:
-        shown = page.locator("#turn .log li")
+        assert "−150 ms" in page.locator("#turn .log li").first.inner_text()
+        shown = page.locator("#turn .log li:not(:first-child)")
         assert "asking the model" in shown.nth(0).inner_text()
         assert "+2.10 s" in shown.nth(0).inner_text()
         assert span.name in shown.nth(0).inner_text()
@@ -209,6 +211,33 @@ def test_waterfall_of_any_shape_is_drawn(browser: Browser, receiver: Receiver, s
         assert within_ms < 5000  # it took 11.6 s, or all of the stack
 
 
+def test_waterfall_is_drawn_to_scale(browser: Browser, receiver: Receiver) -> None:
+    """Children stand in the order of their begin, the heard silence is marked, and a far clock squeezes nothing."""
+    trace = recent(1, 1.5)
+    root = trace.spans[0][2].span_id
+    parent = trace.add("parent", 100, 900, root, scope="app")
+    for name, start_ms in (("third", 700), ("first", 200), ("second", 400)):
+        trace.add(name, start_ms, start_ms + 100, parent, scope="app", voice__tts__filler=name == "second")
+    trace.last().events.add(name="retry", time_unix_nano=trace.onset_ns + 450 * MS)
+    trace.add("far", 3_600_000, 3_600_500, root, scope="app")
+    add(receiver, trace)
+    with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+        names = page.locator("#turn button.row .name").all_text_contents()
+        at = names.index("parent")
+        assert names[at : at + 4] == ["parent", "first", "secondfiller", "third"]
+        assert page.locator("#turn button.row .event[title=retry]").count() == 1
+        lane, bar = box(page, "#turn button.row .lane >> nth=0"), box(page, "#turn .bar.root")
+        assert bar == pytest.approx(lane, abs=3)
+        heard, drawn = page.evaluate(
+            """() => [
+              [document.querySelector("#turn .waterfall"), "--heard-at", "--heard-width"],
+              [[...document.querySelectorAll("#turn .row")].find((row) => row.textContent.startsWith("voice.response"))
+                .querySelector(".bar"), "--at", "--w"],
+            ].map(([{ style }, ...names]) => names.map((name) => Number.parseFloat(style.getPropertyValue(name))))"""
+        )
+        assert heard == drawn
+
+
 def test_long_trace_shows_more_on_demand(browser: Browser, receiver: Receiver) -> None:
     """Of a trace with hundreds of spans the first ones are drawn, and more where somebody asks for them."""
     trace = recent(1, 1.5)
@@ -219,8 +248,12 @@ def test_long_trace_shows_more_on_demand(browser: Browser, receiver: Receiver) -
     with opened(browser, receiver, f"/?turn={trace.hex}") as page:
         expect_count(page, "#turn button.row", 200)
         assert f"200 of {len(trace.spans)} spans" in page.locator("#turn .more-spans").inner_text()
+        # One that was opened is shown nevertheless.
+        page.goto(f"{receiver.endpoint}/?turn={trace.hex}&span={trace.last().span_id.hex()}")
+        page.wait_for_selector("#turn .row.open:has-text('step 899')")
+        expect_count(page, "#turn button.row", 201)
         page.get_by_role("button", name="show more").click()
-        expect_count(page, "#turn button.row", 700)
+        expect_count(page, "#turn button.row", 701)
         page.get_by_role("button", name="show more").click()
         expect_count(page, "#turn button.row", len(trace.spans))
         assert page.locator("#turn .more-spans").count() == 0
@@ -235,6 +268,11 @@ def test_turn_opens_elsewhere(browser: Browser) -> None:
             link = page.get_by_role("link", name="open in grafana.example")
             assert link.get_attribute("href") == f"https://grafana.example/explore/{trace.hex}?x=1"
             assert link.get_attribute("rel") == "noopener noreferrer"
+    with Receiver(port=0, trace_link="javascript:alert('{trace_id}')") as receiver:
+        add(receiver, trace)
+        with opened(browser, receiver, f"/?turn={trace.hex}") as page:
+            page.wait_for_selector("#facts dt")
+            assert page.get_by_role("link", name="open in").count() == 0
 
 
 def tone(seconds: float, rate: int = 8000) -> bytes:
@@ -278,11 +316,21 @@ def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver
         add(keeping, recent(2))
         expect_count(page, ".spoken li", 2)
         assert audio.evaluate("(audio) => !audio.paused && audio.currentTime > 0")
+        # One side is heard at a time.
+        other = page.locator(".spoken .user audio").first
+        other.evaluate("async (audio) => { audio.muted = true; await audio.play(); }")
+        until(lambda: bool(audio.evaluate("(audio) => audio.paused")))
+        # From another machine nothing of it is to be had, and the page says so.
+        page.set_extra_http_headers({"X-Forwarded-For": "192.0.2.7"})
+        page.goto(f"{keeping.endpoint}/?turn={trace.hex}")
+        page.wait_for_selector("#turn .content p:has-text('own machine only')")
 
 
 def test_audio_is_drawn_and_its_place_marked(browser: Browser, keeping: Receiver) -> None:
     """What was said is drawn as loud as it was, on the axis of waterfall and lanes, and a mark follows the audio."""
     trace = recent(1, 1.5)
+    (vad,) = (span for _, _, span in trace.spans if span.name == "vad")
+    vad.start_time_unix_nano += 500 * MS  # the turn began with what is not speech
     add(keeping, trace)
     say(keeping, trace, "user", "Will it rain?", 1.5)
     say(keeping, trace, "agent", "Yes, from nine on.", 2.5)
@@ -294,6 +342,9 @@ def test_audio_is_drawn_and_its_place_marked(browser: Browser, keeping: Receiver
         axis = box(page, "#turn .audio-row .lane >> nth=1")
         silence = box(page, "#turn .row:has-text('voice.response') .bar")
         assert left == pytest.approx(silence[1], abs=3)
+        user = box(page, "#turn .audio-row .sound >> nth=0")
+        assert user[0] == pytest.approx(box(page, "#turn .row:has-text('vad') .bar >> nth=0")[0], abs=3)
+        assert user[0] > axis[0] + 20
         assert (right - left) / (axis[1] - axis[0]) == pytest.approx(2.5 / (2 + 1.5 + 3), abs=0.02)
         lane = box(page, ".lanes .talk.agent .sound")
         assert lane[0] == pytest.approx(box(page, ".lanes .talk.agent .voice")[0], abs=2)
@@ -333,7 +384,13 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
     add(receiver, recent(9, session="call-2"))
     with opened(browser, receiver, "/?view=sessions") as page:
         assert page.locator("#sessions tbody tr").count() == 2
-        page.locator("#sessions tr[data-call='call-1']").click()
+        page.locator("#sessions tr[data-call='call-1']").get_by_role("link", name="1.50 s").click()
+        page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#turn", state="hidden")
+        assert "call=call-1" in page.url
+        page.keyboard.press("Escape")
+        page.locator("#sessions tr[data-call='call-1'] td").first.click()
         page.wait_for_selector("#conversation .lanes")
         assert "call=call-1" in page.url
         assert page.locator(".quiet-time").count() == 3
@@ -426,6 +483,12 @@ def test_long_session_shows_where_one_is(browser: Browser, receiver: Receiver) -
         assert "turns 1 to 500" in pages.inner_text()
         pages.get_by_role("link", name="newest").click()
         page.wait_for_selector(".pages:has-text('turns 700 to 1,199')")
+        pages.get_by_role("link", name="first").click()
+        page.wait_for_selector(".pages:has-text('turns 1 to 500')")
+        for _ in range(2):  # the turn, and the session
+            page.keyboard.press("Escape")
+        page.locator("#sessions tr[data-call='long'] td").first.click()
+        page.wait_for_selector(".pages:has-text('turns 700 to 1,199')")
     with opened(browser, receiver, f"/?view=sessions&call=long&turn={turns[600].trace_id}", expected=("404",)) as page:
         page.wait_for_selector(f".spoken li.on[data-turn='{turns[600].trace_id}']")
         assert page.locator(f".spoken li[data-turn='{newest}']").count() == 0
@@ -458,6 +521,9 @@ def test_cause_of_each_turn_of_the_demo_is_two_clicks_away(browser: Browser, rec
             page.locator(f"#list tr[data-turn='{turn.trace_id}'] td").nth(3).click()
             page.wait_for_selector(f"#turn .foot code:text-is('{turn.trace_id}')")
             assert page.locator("#turn .why").inner_text() == cause(turn)
+            bad = turn.unanswered or turn.error is not None
+            tone = "bad" if bad else turn.bottleneck or "none"
+            assert page.locator("#turn .why").get_attribute("class") == f"why why-{tone}"
             if turn.response_ns:
                 end = "user gave up" if turn.unanswered else "user hears the reply"
                 assert page.locator("#turn .silence-strip .scale span").last.inner_text() == end
@@ -628,6 +694,7 @@ def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: R
             receiver,
             recent(0, 0.5 + index % 5 / 50, ago_s=1700 - index * 10),
             recent(0, 0.9 + index % 5 / 50, ago_s=700 - index * 10),
+            recent(0, 3.0 + index % 5 / 50, ago_s=2600 - index * 10),
         )
     with opened(browser, receiver) as page:
         assert page.locator("#filter-against option[value=before]").is_disabled()
@@ -812,7 +879,7 @@ def test_a_file_of_something_else_is_refused_in_words(browser: Browser, receiver
     with opened(browser, receiver, expected=("400",)) as page:
         page.locator("#import-file").set_input_files(tmp_path / "notes.json")
         page.wait_for_selector("#said:has-text('notes.json: ')")
-        assert "not" in page.locator("#said").inner_text()
+        assert "JSON" in page.locator("#said").inner_text().partition("notes.json: ")[2]
 
 
 def test_foot_says_what_is_kept_and_what_is_not_shown(browser: Browser, receiver: Receiver) -> None:

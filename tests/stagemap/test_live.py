@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .callbot.live import Answer, Bot
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 BOT = "callbot.live:Bot"
 MAP: dict[str, Any] = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from tests.integrations.leaving import Leaving
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture

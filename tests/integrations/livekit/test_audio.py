@@ -17,7 +17,7 @@ from .world import FRAME, Answer
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 
 @pytest.mark.covers("C-M23", "C-M24", "D-M13")

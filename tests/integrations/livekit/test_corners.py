@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 
 async def test_a_tool_outlives_its_turn(turns: Turns) -> None:

@@ -20,7 +20,7 @@ from .world import FRAME_S, RATE, SPEECH, Call, Truth
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 HANGOVER_S = 0.3
 

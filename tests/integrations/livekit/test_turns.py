@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .world import Truth
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 NEAR_MS = 30
 NINE = Answer("It is nine degrees.")

@@ -24,7 +24,7 @@ from .world import Answer, Call, names, phases
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 SETTINGS: dict[str, Any] = {
     "model_name": "gpt-realtime",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 ASKED: list[Any] = [{"role": "user", "content": "how cold is it"}]
 

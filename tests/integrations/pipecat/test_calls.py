@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.realtime
 
 
 async def get_weather(params: FunctionCallParams) -> None:
