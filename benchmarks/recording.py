@@ -112,7 +112,12 @@ def plain_turn(tracer: trace.Tracer, session_id: str, previous: trace.SpanContex
     )
     llm.end()
     voice = {"voice.tts.voice.name": "amy", **critical}
-    tts = start("tts", context=root, kind=trace.SpanKind.CLIENT, attributes={"voice.component": "tts", **voice})
+    tts = start(
+        "tts",
+        context=root,
+        kind=trace.SpanKind.CLIENT,
+        attributes={"voice.component": "tts", "voice.alias": "synthesize_request", **voice},
+    )
     first = start("tts.first_audio", context=child(tts), attributes=voice)
     first.end()
     playback = start(
