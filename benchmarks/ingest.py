@@ -28,6 +28,7 @@ from statistics import median
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from voicespan.local.decode import decode_protobuf
+from voicespan.local.options import collect_seldom
 from voicespan.local.part import COUNT
 from voicespan.local.query import TurnQuery
 from voicespan.local.server import Receiver
@@ -281,6 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=200_000)
     spans = parser.parse_args().spans
+    collect_seldom()  # as the process of a viewer does
     rounds = [(plain_rows(spans // 2, 1000), over_http(spans // 2, 1000)) for _ in range(ROUNDS)]  # paired
     plain, http_1000 = (max(of, key=lambda each: each["spans_per_s"]) for of in zip(*rounds, strict=True))
     result = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import contextlib
 import http.client
 import json
@@ -461,3 +462,14 @@ def test_ui_hands_on_what_it_takes() -> None:
         send(viewer.endpoint, trace)
         assert viewer.end(signal.SIGTERM) == (0, "")
         assert behind.store.reader.turn(trace.hex) is not None
+
+
+def test_a_viewer_looks_for_cycles_seldom() -> None:
+    """The process of a viewer, which makes thousands of objects for each request, is not walked for each of them."""
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, *before[1:])
+        Options(port=0).receiver()
+        assert gc.get_threshold() == (20_000, *before[1:])
+    finally:
+        gc.set_threshold(*before)
