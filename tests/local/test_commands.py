@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import gc
 import contextlib
+import gc
 import http.client
 import json
 import os
