@@ -7,6 +7,7 @@ is what of it lies between the cursor and the first sample; then the cursor move
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from voicespan import names as n
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 SpanKey = tuple[int, str]
 """A span of the turn: the `id` of its stage's record (0 where there is one such span per turn) and its name."""
+
+
+_START = attrgetter("start_ns")
+_ASKED = {"llm": n.SPAN_LLM, "tool": n.SPAN_EXECUTE_TOOL, "realtime": n.SPAN_REALTIME}
+"""What is asked before the voice begins; its component is the name of its share."""
 
 
 class Silence(NamedTuple):
@@ -75,15 +81,19 @@ def divide(silence: Silence, causes: list[Cause]) -> tuple[dict[str, int], list[
     """Divide the silence among its causes: nanoseconds by share, and the spans that have one."""
     shares: dict[str, int] = {}
     critical: list[SpanKey] = []
-    cursor_ns = silence.start_ns
+    cursor_ns, heard_ns = silence.start_ns, silence.end_ns
+    left_ns = heard_ns - cursor_ns
     for share, start_ns, cause_end_ns, spans in causes:
-        end_ns = min(cause_end_ns, silence.end_ns)
+        end_ns = min(cause_end_ns, heard_ns)
+        if end_ns <= cursor_ns:
+            continue
         share_ns = end_ns - max(start_ns, cursor_ns)
+        cursor_ns = end_ns
         if share_ns > 0:
             shares[share] = shares.get(share, 0) + share_ns
+            left_ns -= share_ns
             critical += spans
-        cursor_ns = max(cursor_ns, end_ns)
-    shares["unattributed"] = silence.end_ns - silence.start_ns - sum(shares.values())
+    shares["unattributed"] = left_ns
     return shares, critical
 
 
@@ -129,23 +139,20 @@ def _listening(record: TurnRecord, silence: Silence, voice: StageRecord | None) 
 def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Cause]:
     """The requests to models and tools that were made before the voice began to speak, in order of start."""
     stages = [stage for stage in record.stages if _may_cause(stage, spoken_ns, waiting=waiting)]
-    stages.sort(key=lambda stage: stage.start_ns)
+    stages.sort(key=_START)
     found: list[Cause] = []
     for stage in stages:
-        end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
-        if stage.component == "tool":
-            found.append(("tool", stage.start_ns, end_ns, ((id(stage), n.SPAN_EXECUTE_TOOL),)))
-        elif stage.component == "realtime":
-            found.append(("realtime", stage.start_ns, end_ns, ((id(stage), n.SPAN_REALTIME),)))
-        elif stage is not stages[-1] or stage.first_ns is None:
-            found.append(("llm", stage.start_ns, end_ns, ((id(stage), n.SPAN_LLM),)))
-        else:
-            llm = (id(stage), n.SPAN_LLM)
+        component, key = stage.component, id(stage)
+        if component == "llm" and stage is stages[-1] and stage.first_ns is not None:
+            llm = (key, n.SPAN_LLM)
             first_ns = min(stage.first_ns, spoken_ns)
-            found.append(("llm", stage.start_ns, first_ns, (llm, (id(stage), n.SPAN_LLM_TTFT))))
+            found.append(("llm", stage.start_ns, first_ns, (llm, (key, n.SPAN_LLM_TTFT))))
             handed_ns = record.handed_over(stage)
             end_ns = spoken_ns if handed_ns is None else min(handed_ns, spoken_ns)
-            found.append(("sentence", first_ns, end_ns, (llm, (id(stage), n.SPAN_LLM_FIRST_SENTENCE))))
+            found.append(("sentence", first_ns, end_ns, (llm, (key, n.SPAN_LLM_FIRST_SENTENCE))))
+        else:
+            end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
+            found.append((component, stage.start_ns, end_ns, ((key, _ASKED[component]),)))
     return found
 
 
