@@ -115,7 +115,7 @@ def test_the_fastapi_service_gives_a_turn_for_every_question(tmp_path: Path, red
         worker = environment(folder / "worker.env") | where
         service = environment(folder / "service.env") | where
         service |= {"SPEECH_WORKER": f"127.0.0.1:{worker_port}", "REDIS_URL": f"redis://127.0.0.1:{redis_port}"}
-        uvicorn = [python, "-m", "uvicorn", "app:app", "--port", str(port)]
+        uvicorn = [python, "-m", "uvicorn", "app:app", "--reload", "--port", str(port)]
         with (
             started(folder, [python, "worker.py", str(worker_port)], worker_port, tmp_path / "worker.log", **worker),
             started(folder, uvicorn, port, tmp_path / "service.log", **service),

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -22,10 +23,14 @@ import zipfile
 from importlib.metadata import Distribution, EntryPoint, PathDistribution, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.ports import free_port
+from tests.processes.receiver import Receiver, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -214,6 +219,91 @@ def plain(wheel: Path, metadata: Distribution, tmp_path_factory: pytest.TempPath
     done = run_offline(binaries, "python", "-m", "pip", "install", "--no-index", "--disable-pip-version-check", wheel)
     assert done.returncode == 0, done.stdout + done.stderr
     return binaries
+
+
+INJECTION = ROOT / "deploy/kubernetes/instrumentation"
+SERVED = """
+import fastapi, uvicorn, sys
+
+app = fastapi.FastAPI()
+
+@app.get("/hello/{name}")
+def hello(name: str) -> str:
+    assert "voicespan" not in sys.argv
+    return name
+
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+@pytest.fixture(scope="module")
+def injected(metadata: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image of the operator carries: made by the steps of its Dockerfile, of the files that its build sees."""
+    steps = (INJECTION / "Dockerfile").read_text()
+    found = re.search(r"pip install --no-cache-dir --target (\S+) '\.\[([\w,]+)\]'", steps)
+    assert found
+    copied = re.search(r"^COPY --from=build (\S+) (\S+)$", steps, re.MULTILINE)
+    assert copied
+    assert {found[1], copied[1], copied[2]} == {"/autoinstrumentation"}  # from where the operator copies
+    seen = [line.removeprefix("!") for line in (INJECTION / "Dockerfile.dockerignore").read_text().split()]
+    assert seen.pop(0) == "*"
+    context, folder = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("image") / "autoinstrumentation"
+    for name in seen:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, context / name)
+    # There is no index here: the package is installed, what it needs is linked.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--target", folder, "."], cwd=context, check=True)
+    for dist in closure(metadata, frozenset(found[2].split(","))).values():
+        link(dist, folder)
+    return folder
+
+
+def test_the_operators_image_instruments_a_service_that_knows_nothing(injected: Path, tmp_path: Path) -> None:
+    """On the path of another environment, as the operator puts it, the image traces an unchanged service."""
+    own: dict[str, Distribution] = {}
+    for name in ("fastapi", "uvicorn"):
+        own |= {name: distribution(name), **closure(distribution(name))}
+    binaries = empty_environment(tmp_path / "service", own, with_pip=False)
+    (tmp_path / "service.py").write_text(SERVED)
+    python = yaml.safe_load((ROOT / "deploy/kubernetes/base/instrumentation.yaml").read_text())["spec"]["python"]
+    environ = {each["name"]: each["value"] for each in python["env"]}
+    environ |= {"PYTHONPATH": f"{injected}/opentelemetry/instrumentation/auto_instrumentation:{injected}"}
+    port = free_port()
+    with Receiver() as receiver:
+        environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_SERVICE_NAME": "hello"}
+        service = subprocess.Popen(
+            [binaries / "python", "service.py", str(port)],
+            cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            assert receiver.until(lambda: service.poll() is not None or accepts(port), 60)
+            if service.poll() is None:
+                with urlopen(f"http://127.0.0.1:{port}/hello/anna", timeout=30) as answer:
+                    assert answer.read() == b'"anna"'
+        finally:
+            service.terminate()
+            said, _ = service.communicate(timeout=30)
+    assert said == ""
+    scopes = [scope for each in receiver.resource_spans for scope in each.scope_spans]
+    found = [(scope.scope.name, span.name) for scope in scopes for span in scope.spans]
+    assert found == [
+        ("opentelemetry.instrumentation.fastapi", "GET /hello/{name}")
+    ]  # FastAPI has spans of its own, too
+    who = attributes(list(receiver.resource_spans[0].resource.attributes))
+    assert (who["service.name"], who["telemetry.distro.name"]) == ("hello", "voicespan")
+
+
+def test_the_operators_image_has_no_grpc(injected: Path) -> None:
+    """The loader and voicespan are where Python finds them, and no gRPC, whose compiled part would have to fit all."""
+    assert not (injected / "grpc").exists()
+    assert (injected / "opentelemetry/instrumentation/auto_instrumentation/sitecustomize.py").is_file()
+    assert (injected / "voicespan/distro.py").is_file()
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def console_spans(text: str) -> list[dict[str, Any]]:

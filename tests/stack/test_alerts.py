@@ -195,11 +195,11 @@ CASES: dict[str, Case] = {
         at="35m",
     ),
     "GPUMemoryExhaustion": cases(gpu(values) for values in ("97x60", "60x60", "60x28 97 60x30")),
-    "HighCpu": cases(counter("process_cpu_time_seconds_total", seconds, instance="a") for seconds in (57, 6, 30)),
+    "HighCpu": cases(counter("process_cpu_time_seconds_total", seconds, instance="a") for seconds in (57, 45, 30)),
     "EventLoopBlocked": Case(loop_delay(0.2, 60), loop_delay(0.002, 60), loop_delay(0.2, 1)),
     "HighMemory": cases(
         series("process_memory_usage_bytes", values, instance="a")
-        for values in ("9e9x60", "1e9x60", "1e9x28 9e9 1e9x30")
+        for values in ("9e9x60", "8e9x60", "8e9x28 9e9 8e9x30")
     ),
     "TelemetryPipelineDown": Case(up("0x60"), UP, UP | up("0x60", "gateway-1")),
     "CollectorDown": Case(
