@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -25,6 +27,7 @@ PORTS = (4317, 4318, VIEWER_PORT, 8888, 8889, 9090, 13133, 14317)
 PROMETHEUS = "http://127.0.0.1:9090/api/v1"
 VIEWER = f"http://127.0.0.1:{VIEWER_PORT}"
 BUCKET = 'traces_span_metrics_duration_seconds_bucket{span_name="voice.response"}'
+API_PORT = 8010
 APPEAR_S = 60
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
@@ -59,12 +62,14 @@ def voicespan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         )
     environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "voicespan", *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180, check=False)
-
+    run = partial(_voicespan, environ=environ)
     yield run
     run("stack", "down")
+
+
+def _voicespan(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "voicespan", *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180, check=False)
 
 
 def ask(path: str, **parameters: object) -> Any:
@@ -119,3 +124,26 @@ def test_the_demos_turns_are_in_every_back_end(voicespan: Any) -> None:
     assert (voicespan("stack", "status").returncode, voicespan("stack", "status").stdout) == (
         1, "nothing runs: voicespan stack up\n",
     )  # fmt: skip
+
+
+@pytest.mark.covers("E-K01")
+def test_one_script_starts_the_back_ends_and_the_speech_api(voicespan: Any) -> None:
+    """After `examples/tts/start.sh` the API speaks, and what it took is a series of Prometheus."""
+    pytest.importorskip("espeakng_loader", reason="needs the extra `demo`")
+    if not free(API_PORT):
+        pytest.skip(f"port {API_PORT} is taken on this machine")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**voicespan.keywords["environ"], "PATH": path, "OTEL_METRICS_EXPORTER": "none"}
+    script = generate.CHECKOUT / "examples/tts/start.sh"
+    service = subprocess.Popen([script], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert eventually(lambda: not free(API_PORT))
+        spoken = httpx.post(f"http://127.0.0.1:{API_PORT}/tts", json={"text": "Hello world!"}, timeout=30)
+        assert spoken.content.startswith(b"RIFF")
+        query = 'traces_span_metrics_calls_total{service_name="speech-api", span_name="tts"} > 0'
+        assert [each["value"][1] for each in eventually(lambda: ask("query", query=query)["result"])] == ["1"]
+    finally:
+        service.terminate()
+        service.communicate(timeout=30)
+        voicespan("stack", "down")
+    assert all(free(port) for port in PORTS)

@@ -182,6 +182,31 @@ def test_what_compose_would_refuse_is_found(tmp_path: Path, old: str, new: str, 
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.covers("D-G02", "E-G01")
+def test_compose_has_agent_and_speech_api_beside_the_back_ends() -> None:
+    """The agent is at 8000, its page at 3001, the speech API at 8010, Prometheus at 9090, Grafana at 3000; all of this
+    machine only.
+    """
+    done = composed(DEPLOY, "compose.yaml", "compose.demo.yaml")
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    published = {
+        int(port["published"]): (name, port["target"])
+        for name, service in services.items() for port in service.get("ports", ())
+    }  # fmt: skip
+    wanted = {8000: ("voice-agent", 8000), 3001: ("voice-agent", 8000), 8010: ("speech-api", 8010)}
+    wanted |= {9090: ("prometheus", 9090), 3000: ("grafana", 3000)}
+    assert wanted.items() <= published.items()
+    assert {port["host_ip"] for service in services.values() for port in service.get("ports", ())} == {"127.0.0.1"}
+    for name in ("voice-agent", "speech-api"):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+        assert "telemetry" in services[name]["networks"]
+    # tests/e2e/test_containers.py starts what is in them.
+    for name in ("speech-worker", "model", "viewer"):
+        assert services[name]["network_mode"] == "service:voice-agent"
+
+
+@pytest.mark.timeout(1800)
 @pytest.mark.covers("A-G07")
 @pytest.mark.parametrize("name", REQUIRED)
 def test_compose_asks_for_what_it_must_know(name: str) -> None:

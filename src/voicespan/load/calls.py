@@ -20,15 +20,13 @@ from opentelemetry import trace
 import voicespan
 from voicespan import emit
 from voicespan.load.result import Cost, Delays, Result, peak_mb
-from voicespan.load.shape import FRAME_S, Shape, paces
+from voicespan.load.shape import FRAME_S, Shape, paces, spoken
 from voicespan.sdk.batch import DROPPED, SENT
 from voicespan.sdk.export import BatchProcessor
 
 if TYPE_CHECKING:
     from voicespan.finished import FinishedTurn
-    from voicespan.load.shape import Pace
     from voicespan.sdk.batch import Batcher
-    from voicespan.sessions import Session
 
 PULSE_S = 0.01
 _WITHOUT_SHARE, _WITHOUT_MOST_S = 0.25, 5.0
@@ -74,28 +72,10 @@ class Calls:
         pace = paces(self.shape, rng).rest(rng.random())  # as if it had gone on for a while
         with voicespan.session(id=f"load-{number}", transport="websocket") as session:
             while True:
-                await self._turn(session, pace)
+                for wait_s in spoken(session, pace):
+                    await asyncio.sleep(wait_s)
+                await asyncio.sleep(pace.pause_s)
                 pace = paces(self.shape, rng)
-
-    async def _turn(self, session: Session, pace: Pace) -> None:
-        turn = session.user_turn()
-        with turn.asr(model="asr-small") as asr:
-            await asyncio.sleep(pace.speech_s)
-            turn.speech_ended()
-            turn.committed()
-            asr.final()
-        with turn.llm(model="chat-small") as llm:
-            await asyncio.sleep(pace.model_s)
-            llm.token()
-            llm.sentence()
-        with turn.tts(voice="sam") as tts:
-            tts.text("It is sunny, and nine degrees.")
-            for _ in range(pace.frames):
-                tts.audio(FRAME_S)
-                turn.audio_sent(FRAME_S)
-                await asyncio.sleep(FRAME_S)
-        turn.end()
-        await asyncio.sleep(pace.pause_s)
 
     async def _silent_call(self, number: int) -> None:
         """Wait as a call does, and do nothing else."""

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
+
+    from voicespan.sessions import Session
 
 TURN_EVERY_S = 5.0
 """Speech, reply and pause of an ordinary call; `docs/sizing.md` counts with it."""
@@ -57,3 +60,24 @@ def paces(shape: Shape, rng: random.Random) -> Pace:
     """Return the lengths of a call's next turn: they vary by a quarter, so that calls do not march in step."""
     whole = shape.turn_s * rng.uniform(1 - _VARIES, 1 + _VARIES)
     return Pace(whole * _SPEECH, whole * _MODEL, whole * _REPLY, whole * (1 - _SPEECH - _MODEL - _REPLY))
+
+
+def spoken(session: Session, pace: Pace) -> Iterator[float]:
+    """Hold one plain turn, step by step; yields how many seconds pass until the next step."""
+    turn = session.user_turn()
+    with turn.asr(model="asr-small") as asr:
+        yield pace.speech_s
+        turn.speech_ended()
+        turn.committed()
+        asr.final()
+    with turn.llm(model="chat-small") as llm:
+        yield pace.model_s
+        llm.token()
+        llm.sentence()
+    with turn.tts(voice="sam") as tts:
+        tts.text("It is sunny, and nine degrees.")
+        for _ in range(pace.frames):
+            tts.audio(FRAME_S)
+            turn.audio_sent(FRAME_S)
+            yield FRAME_S
+    turn.end()

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from voicespan.load.result import Cost, Delays, Result, peak_mb
-from voicespan.load.shape import FRAME_S, paces
+from voicespan.load.shape import paces, spoken
 from voicespan.sdk.wire import Frame, Writer
 from voicespan.testing import VoiceRecorder
 
@@ -61,23 +61,8 @@ class Requests:
 def _turn(shape: Shape, rng: random.Random, number: int) -> FinishedTurn:
     voice, pace = VoiceRecorder(), paces(shape, rng)
     with voice.session(f"load-{number}", transport="websocket") as session:
-        turn = session.user_turn()
-        with turn.asr(model="asr-small") as asr:
-            voice.clock.advance(s=pace.speech_s)
-            turn.speech_ended()
-            turn.committed()
-            asr.final()
-        with turn.llm(model="chat-small") as llm:
-            voice.clock.advance(s=pace.model_s)
-            llm.token()
-            llm.sentence()
-        with turn.tts(voice="sam") as tts:
-            tts.text("It is sunny, and nine degrees.")
-            for _ in range(pace.frames):
-                tts.audio(FRAME_S)
-                turn.audio_sent(FRAME_S)
-                voice.clock.advance(s=FRAME_S)
-        turn.end()
+        for wait_s in spoken(session, pace):
+            voice.clock.advance(s=wait_s)
     return voice.turns[0]
 
 
