@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _REDIS = "redis-server"
 
 
-KINDS = ("alone", "realtime", "e2e")
-"""Marks of tests that come before the others, in this order."""
+KINDS = ("realtime", "e2e", "", "alone")
+"""In which order files come, by the mark of all of their tests: both processes shall want the same kind at a time."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -49,10 +49,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly, which keeps the order within a file
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, and keep kinds together; tell the report which requirements a test proves.
-
-    The last files are short ones, so that no process idles for long in the end; xdist must not order them anew.
-    """
+    """Order the files, which xdist must not order anew; tell the report which requirements a test proves."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
@@ -64,9 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(tests: list[pytest.Item]) -> tuple[int, int]:
-    """Where a file comes: by what all of its tests are, then by how many there are."""
-    kinds = [number for number, kind in enumerate(KINDS) if all(test.get_closest_marker(kind) for test in tests)]
-    return min(kinds, default=len(KINDS)), -len(tests)
+    """Where a file comes: by what all of its tests are, then the one with the most tests first."""
+    kind = next((each for each in KINDS if each and all(test.get_closest_marker(each) for test in tests)), "")
+    return KINDS.index(kind), -len(tests)
 
 
 @pytest.fixture
