@@ -24,7 +24,7 @@ from voicespan.emit import BackgroundRecorder
 from voicespan.sessions import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from opentelemetry.context import Context
@@ -126,9 +126,10 @@ def test_a_mark_is_a_few_calls_however_long_the_call() -> None:
             tts.audio(0.02)
             turn.audio_sent(0.02)
             continue
-        for mark in (
+        marks: list[Callable[[], None]] = [
             lambda: session.audio_in(frame, 0.02), llm.token, lambda: tts.audio(0.02), lambda: turn.audio_sent(0.02)
-        ):  # fmt: skip
+        ]  # fmt: skip
+        for mark in marks:
             with profiled() as called:
                 mark()
             counts.append(len(called))
