@@ -317,9 +317,17 @@ def test_what_was_said_can_be_read_and_heard(browser: Browser, keeping: Receiver
         expect_count(page, ".spoken li", 2)
         assert audio.evaluate("(audio) => !audio.paused && audio.currentTime > 0")
         # One side is heard at a time.
-        other = page.locator(".spoken .user audio").first
-        other.evaluate("async (audio) => { audio.muted = true; await audio.play(); }")
-        until(lambda: bool(audio.evaluate("(audio) => audio.paused")))
+        stopped = page.evaluate(
+            """async () => {
+              const [user, agent] = ["user", "agent"].map((side) => document.querySelector(`.spoken .${side} audio`));
+              user.muted = true;
+              agent.currentTime = 0;
+              await agent.play();
+              await user.play();
+              return { agent: agent.paused && !agent.ended, user: user.paused };
+            }"""
+        )
+        assert stopped == {"agent": True, "user": False}
         # From another machine nothing of it is to be had, and the page says so.
         page.set_extra_http_headers({"X-Forwarded-For": "192.0.2.7"})
         page.goto(f"{keeping.endpoint}/?turn={trace.hex}")
