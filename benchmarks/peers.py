@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratio import Ratio
+from ratio import Ratio, interval
 from sink import Sink, Taken
 from startup_exit import collectors
 
@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 COSTS = ("caller_us", "bytes_us", "sent_us")
 WARM_UP = 3
+FEWER = 0.4  # a turn of a framework takes a hundred times as long as its telemetry
 ANSWER_S = 120
 
 
@@ -48,6 +49,8 @@ class Peer:
     """Its requirements under requirements/peers/; None: they go together with ours."""
     beside: str = "plain"
     """What it is compared with."""
+    turns: float = 1.0
+    """How many turns it holds, of those that a round has."""
 
 
 PEERS = {
@@ -61,6 +64,12 @@ PEERS = {
     "openlit, tracer": Peer("openlit", "tracer", "OpenTelemetry's tracer through OpenLIT's provider", "openlit"),
     "traceloop": Peer("traceloop", "spans", "the decorators `@workflow` and `@task`", "traceloop"),
     "traceloop, tracer": Peer("traceloop", "tracer", "OpenTelemetry's tracer through Traceloop's provider", "traceloop"),
+    "pipecat, off": Peer("pipecat", "off", "a turn of a Pipecat pipeline, without tracing", None, "", FEWER),
+    "pipecat, own": Peer("pipecat", "own", "the same, `enable_tracing=True` and a plain SDK", None, "pipecat, off", FEWER),
+    "pipecat, ours": Peer("pipecat", "ours", "the same under voicespan", None, "pipecat, off", FEWER),
+    "livekit, off": Peer("livekit", "off", "a turn of a LiveKit AgentSession, without tracing", None, "", FEWER),
+    "livekit, own": Peer("livekit", "own", "the same, its own spans to a plain SDK", None, "livekit, off", FEWER),
+    "livekit, ours": Peer("livekit", "ours", "the same under voicespan", None, "livekit, off", FEWER),
 }
 
 
@@ -150,31 +159,33 @@ def environ(url: str) -> dict[str, str]:
 def recording(workers: dict[str, Worker], rounds: int, turns: int) -> dict[str, dict[str, Any]]:
     """Hold turns in turns; return figures by peer."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
-    came: dict[str, Taken] = {}
+    came = {name: Taken() for name in workers}
     for number in range(WARM_UP + rounds):
         for name, worker in workers.items():
-            figures, taken = worker.turns(turns)
+            figures, taken = worker.turns(round(turns * PEERS[name].turns))
             if number >= WARM_UP:
                 found[name].append(figures)
-                came[name] = taken
-    return {name: _figures(name, found, came[name], turns) for name in workers}
+                came[name] += taken
+    return {name: _figures(name, found, came[name], rounds * turns * PEERS[name].turns) for name in workers}
 
 
-def _figures(name: str, found: dict[str, list[dict[str, float]]], came: Taken, turns: int) -> dict[str, Any]:
-    beside = PEERS[name].beside
+def _figures(name: str, found: dict[str, list[dict[str, float]]], came: Taken, turns: float) -> dict[str, Any]:
     figures: dict[str, Any] = {
-        "spans_per_turn": round(came.spans / turns, 2),
-        "attributes_per_turn": round(came.attributes / turns, 1),
+        "spans_per_turn": round(came.spans / turns, 1),
+        "attributes_per_turn": round(came.attributes / turns),
         "bytes_per_turn": round(came.size / turns),
-        "requests": came.requests,
+        "turns_per_request": round(turns / came.requests, 1) if came.requests else None,
         "memory_mb": round(found[name][-1]["memory_mb"], 1),
     }
+    theirs = found.get(PEERS[name].beside, [])
     for cost in COSTS:
         ours = [each[cost] for each in found[name]]
-        theirs = [each[cost] for each in found.get(beside, [])]
         figures[cost] = {"min": round(min(ours), 1), "median": round(statistics.median(ours), 1)}
-        if theirs and name != beside:
-            figures[cost]["ratio"] = Ratio.of(ours, theirs).plain()
+        if theirs and theirs is not found[name]:
+            without = [each[cost] for each in theirs]
+            low, median, high = interval([one - other for one, other in zip(ours, without, strict=True)])
+            figures[cost]["added"] = {"low": round(low, 1), "median": round(median, 1), "high": round(high, 1)}
+            figures[cost]["ratio"] = Ratio.of(ours, without).plain()
     return figures
 
 

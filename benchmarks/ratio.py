@@ -30,12 +30,8 @@ class Ratio:
         The interval is between two order statistics of the ratios, as the sign test has it: nothing is supposed of how
         they are distributed. Fewer than six pairs bound nothing: the interval is then 0 to infinity.
         """
-        ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
-        cut = _cut(len(ratios))
-        median = statistics.median(ratios)
-        if cut is None:
-            return cls(0.0, median, math.inf, len(ratios))
-        return cls(ratios[cut], median, ratios[-1 - cut], len(ratios))
+        low, median, high = interval([one / other for one, other in zip(ours, theirs, strict=True)])
+        return cls(max(0.0, low), median, high, len(ours))
 
     @classmethod
     def read(cls, found: dict[str, float]) -> Ratio:
@@ -57,6 +53,13 @@ class Ratio:
         if self.low >= bar:
             return "met"
         return "not met" if self.high < bar else "not sure"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median of the values between its bounds."""
+    ordered, cut = sorted(values), _cut(len(values))
+    low, high = (-math.inf, math.inf) if cut is None else (ordered[cut], ordered[-1 - cut])
+    return low, statistics.median(ordered), high
 
 
 def _cut(count: int) -> int | None:

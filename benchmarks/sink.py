@@ -24,6 +24,13 @@ class Taken:
     size: int = 0
     """Bytes of the bodies, as they were sent."""
 
+    def __iadd__(self, other: Taken) -> Taken:
+        self.spans += other.spans
+        self.attributes += other.attributes
+        self.requests += other.requests
+        self.size += other.size
+        return self
+
 
 class Sink:
     """Takes OTLP over HTTP on a port of its own."""
