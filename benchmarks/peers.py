@@ -1,4 +1,4 @@
-"""What the same turn costs under other telemetry libraries: logfire, openlit, traceloop-sdk, Pipecat's and LiveKit's own.
+"""What the same turn costs under other libraries: logfire, openlit, traceloop-sdk, Pipecat's and LiveKit's own tracing.
 
     python benchmarks/peers.py [--rounds 15] [--turns 50] [--only plain ours …]
 
@@ -24,7 +24,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ratio import Ratio, interval
 from sink import Sink, Taken
@@ -63,9 +63,13 @@ PEERS = {
     "openlit": Peer("openlit", "spans", "`openlit.start_trace`, an empty list of prices from the disk", "openlit"),
     "openlit, tracer": Peer("openlit", "tracer", "OpenTelemetry's tracer through OpenLIT's provider", "openlit"),
     "traceloop": Peer("traceloop", "spans", "the decorators `@workflow` and `@task`", "traceloop"),
-    "traceloop, tracer": Peer("traceloop", "tracer", "OpenTelemetry's tracer through Traceloop's provider", "traceloop"),
+    "traceloop, tracer": Peer(
+        "traceloop", "tracer", "OpenTelemetry's tracer through Traceloop's provider", "traceloop"
+    ),
     "pipecat, off": Peer("pipecat", "off", "a turn of a Pipecat pipeline, without tracing", None, "", FEWER),
-    "pipecat, own": Peer("pipecat", "own", "the same, `enable_tracing=True` and a plain SDK", None, "pipecat, off", FEWER),
+    "pipecat, own": Peer(
+        "pipecat", "own", "the same, `enable_tracing=True` and a plain SDK", None, "pipecat, off", FEWER
+    ),
     "pipecat, ours": Peer("pipecat", "ours", "the same under voicespan", None, "pipecat, off", FEWER),
     "livekit, off": Peer("livekit", "off", "a turn of a LiveKit AgentSession, without tracing", None, "", FEWER),
     "livekit, own": Peer("livekit", "own", "the same, its own spans to a plain SDK", None, "livekit, off", FEWER),
@@ -263,7 +267,7 @@ class _Ending:
             _, err = self._process.communicate()
         self._took = {"s": round(time.monotonic() - began, 2), "lines": err.count("\n")}
 
-    def __enter__(self) -> _Ending:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,7 +3,8 @@
 Paired and interleaved in one run, in CPU time: what the calling thread pays, and all CPU until the bytes of the OTLP
 request exist (ours redacted, the SDK's not). `spans` are our turns where somebody else's span processor wants to see
 them, so that they go through the SDK. `held` is the longest that one step of our background work holds the interpreter.
-Prints JSON: minima, medians, and the ratios of the minima, since medians carry the machine's other work.
+Prints JSON: minima, medians, the ratios of the minima, since medians carry the machine's other work, and under `ratios`
+the median of the paired ones with its interval.
 
     python benchmarks/recording.py [--turns 300] [--rounds 15]
 """
@@ -21,6 +22,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from ratio import Ratio
+from workers.marked import our_turn
+from workers.twelve import traced
 
 from voicespan import emit
 from voicespan.emit import BackgroundRecorder
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-FRAMES = 10
-
 
 class Keep(SpanProcessor):
     """Keeps ended spans, as the queue of a batch processor does; costs next to nothing."""
@@ -45,80 +47,6 @@ class Keep(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         self.spans.append(span)
-
-
-def plain_turn(tracer: trace.Tracer, session_id: str) -> None:
-    """The twelve spans of a plain turn by hand, done well: explicit parents, attributes at the start."""
-    start, child = tracer.start_span, trace.set_span_in_context
-    turn = start(
-        "voice.turn",
-        attributes={
-            "session.id": session_id,
-            "gen_ai.conversation.id": session_id,
-            "gen_ai.operation.name": "invoke_agent",
-            "voice.turn.initiator": "user",
-            "voice.turn.input": "speech",
-            "voice.turn.index": 1,
-            "voice.speech.segments": 1,
-            "voice.transport": "websocket",
-        },
-    )
-    root = child(turn)
-    vad = start("vad", context=root, attributes={"voice.component": "vad"})
-    endpoint = start("vad.endpoint", context=child(vad))
-    asr = start("asr", context=root, attributes={"voice.component": "asr"})
-    finalize = start("asr.finalize", context=child(asr))
-    response = start("voice.response", context=root, attributes={"voice.response.from": "speech_end"})
-    vad.add_event("vad.speech_end")
-    finalize.end()
-    asr.end()
-    endpoint.end()
-    vad.end()
-    model = {"gen_ai.request.model": "small", "gen_ai.operation.name": "chat"}
-    llm = start("llm", context=root, attributes={"voice.component": "llm", **model})
-    in_llm = child(llm)
-    ttft = start("llm.ttft", context=in_llm, attributes=model)
-    sentence = start("llm.first_sentence", context=in_llm, attributes=model)
-    ttft.end()
-    sentence.end()
-    llm.set_attribute("voice.llm.token.count", 3)
-    llm.end()
-    voice = {"voice.tts.voice.name": "amy", "voice.component": "tts"}
-    tts = start("tts", context=root, attributes=voice)
-    first = start("tts.first_audio", context=child(tts), attributes={"voice.tts.voice.name": "amy"})
-    first.end()
-    playback = start("playback", context=root, attributes={"voice.component": "playback"})
-    frames = 0
-    for _ in range(FRAMES):
-        frames += 1
-    response.set_attribute("voice.turn.bottleneck", "llm")
-    response.set_attribute("voice.turn.outcome", "completed")
-    for stage in ("endpoint", "asr", "llm", "sentence", "tts", "send", "unattributed"):
-        response.set_attribute(f"voice.response.share.{stage}", 0.1)
-    response.end()
-    tts.set_attribute("voice.audio.frame.count", frames)
-    tts.end()
-    playback.end()
-    turn.set_attribute("voice.turn.bottleneck", "llm")
-    turn.set_attribute("voice.turn.outcome", "completed")
-    turn.end()
-
-
-def our_turn(session: Session) -> None:
-    """The same turn through marks."""
-    turn = session.user_turn()
-    turn.speech_ended(at=time.monotonic_ns())
-    turn.transcript()
-    turn.committed()
-    with turn.llm(model="small") as llm:
-        llm.token()
-        llm.token()
-        llm.token()
-    with turn.tts(voice="amy") as tts:
-        tts.audio(0.02)
-        for _ in range(FRAMES):
-            turn.audio_sent(0.0)
-    turn.end()
 
 
 class Way:
@@ -212,7 +140,7 @@ def main() -> None:
 
     def plainly() -> None:
         for index in range(arguments.turns):
-            plain_turn(tracer, f"call-{index % 10}")
+            traced(tracer, f"call-{index % 10}")
 
     def background(way: Ours) -> None:
         way.recorder.drain()
@@ -247,6 +175,10 @@ def main() -> None:
                 "benchmark": "recording",
                 "caller": rows(callers),
                 "all_cpu_to_bytes": rows(alls),
+                "ratios": {
+                    "caller": Ratio.of(callers["voicespan"], callers["plain"]).plain(),
+                    "all_cpu": Ratio.of(alls["voicespan"], alls["plain"]).plain(),
+                },
                 "ratio_caller": round(min(callers["voicespan"]) / min(callers["plain"]), 3),
                 "ratio_all_cpu": round(min(alls["voicespan"]) / min(alls["plain"]), 3),
                 "held_ms": ours.held_ms(arguments.turns),

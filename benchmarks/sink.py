@@ -6,7 +6,7 @@ import gzip
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -24,7 +24,7 @@ class Taken:
     size: int = 0
     """Bytes of the bodies, as they were sent."""
 
-    def __iadd__(self, other: Taken) -> Taken:
+    def __iadd__(self, other: Taken) -> Self:
         self.spans += other.spans
         self.attributes += other.attributes
         self.requests += other.requests
@@ -58,7 +58,7 @@ class Sink:
             taken.attributes += sum(len(span.attributes) for span in spans)
         return taken
 
-    def __enter__(self) -> Sink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -29,7 +29,7 @@ class Call(Protocol):
 
 
 def telemetry(how: str) -> Callable[[], object]:
-    """Start what HOW names (`own`: a plain SDK that takes the framework's spans; `ours`; `off`); return how to flush."""
+    """Start what HOW names (`own`: a plain SDK for the framework's spans; `ours`; `off`); return how to flush."""
     if how == "own":
         from workers import plain
 

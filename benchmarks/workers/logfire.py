@@ -6,7 +6,7 @@ would be what costs most.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import logfire
 from opentelemetry import trace
@@ -23,11 +23,11 @@ class Span:
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
         self._span = logfire.span(name, **attributes)
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> Self:
         self._span.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._span.__exit__(*error)
 
     def set(self, attributes: dict[str, Any]) -> None:

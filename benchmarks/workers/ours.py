@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-import voicespan
 from opentelemetry import trace
-from voicespan import emit
 
+import voicespan
+from voicespan import emit
 from workers.marked import our_turn
 from workers.worker import Way, run
 

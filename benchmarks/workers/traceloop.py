@@ -28,6 +28,7 @@ def turn(session_id: str) -> None:
     asr()
     llm()
     tts()
+    playback()
     response()
     about(twelve.BOTTLENECK)
 
@@ -77,7 +78,7 @@ def sentence() -> None:
 def tts() -> None:
     about(twelve.VOICE)
     first()
-    about({"voice.audio.frame.count": playback()})
+    about({"voice.audio.frame.count": twelve.FRAMES})
 
 
 @task(name="tts.first_audio")
@@ -86,12 +87,9 @@ def first() -> None:
 
 
 @task(name="playback")
-def playback() -> int:
+def playback() -> None:
     about(twelve.PLAYBACK)
-    frames = 0
-    for _ in range(twelve.FRAMES):
-        frames += 1
-    return frames
+    twelve.played()
 
 
 @task(name="voice.response")

@@ -36,6 +36,14 @@ def about(session_id: str) -> dict[str, str | int]:
     }
 
 
+def played() -> int:
+    """Count the frames of the reply, which is all that can be done with them without metrics."""
+    frames = 0
+    for _ in range(FRAMES):
+        frames += 1
+    return frames
+
+
 def traced(tracer: trace.Tracer, session_id: str) -> None:
     """With OpenTelemetry's tracer by hand, done well: explicit parents, attributes at the start."""
     start, child = tracer.start_span, trace.set_span_in_context
@@ -63,9 +71,7 @@ def traced(tracer: trace.Tracer, session_id: str) -> None:
     first = start("tts.first_audio", context=child(tts), attributes=SPEAKER)
     first.end()
     playback = start("playback", context=root, attributes=PLAYBACK)
-    frames = 0
-    for _ in range(FRAMES):
-        frames += 1
+    frames = played()
     for name, value in BOTTLENECK.items():
         response.set_attribute(name, value)
     for stage in STAGES:
@@ -86,18 +92,15 @@ class Settable(Protocol):
         """Give it these."""
 
 
-def nested(
-    span: Callable[[str, dict[str, str | int]], AbstractContextManager[Settable]], session_id: str
-) -> None:
+def nested(span: Callable[[str, dict[str, str | int]], AbstractContextManager[Settable]], session_id: str) -> None:
     """With blocks, as libraries with an interface of their own document it.
 
     The same spans with the same parents and attributes; the event of the detector is an attribute, since not all have
     events, and no span overlaps another that is not its parent.
     """
     with span("voice.turn", about(session_id)) as turn:
-        with span("vad", VAD) as vad:
-            with span("vad.endpoint", {}):
-                vad.set({"vad.speech_end": True})
+        with span("vad", VAD) as vad, span("vad.endpoint", {}):
+            vad.set({"vad.speech_end": True})
         with span("asr", ASR), span("asr.finalize", {}):
             pass
         with span("llm", {**LLM, **MODEL}) as llm:
@@ -109,11 +112,9 @@ def nested(
         with span("tts", VOICE) as tts:
             with span("tts.first_audio", SPEAKER):
                 pass
-            frames = 0
-            with span("playback", PLAYBACK):
-                for _ in range(FRAMES):
-                    frames += 1
-            tts.set({"voice.audio.frame.count": frames})
+            tts.set({"voice.audio.frame.count": FRAMES})
+        with span("playback", PLAYBACK):
+            played()
         with span("voice.response", RESPONSE) as response:
             response.set(BOTTLENECK | {f"voice.response.share.{stage}": 0.1 for stage in STAGES})
         turn.set(BOTTLENECK)

@@ -1,8 +1,8 @@
 """What peers.py says to a worker, and what the worker answers.
 
-    python -m workers.NAME turns [HOW]   answers every number on stdin with what so many turns cost, as a line of JSON
-    python -m workers.NAME start [HOW]   says what it took until turns can be recorded
-    python -m workers.NAME exit [HOW]    waits for a line, records ten turns, says so, and ends as a program does
+python -m workers.NAME turns [HOW]   answers every number on stdin with what so many turns cost, as a line of JSON
+python -m workers.NAME start [HOW]   says what it took until turns can be recorded
+python -m workers.NAME exit [HOW]    waits for a line, records ten turns, says so, and ends as a program does
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def run(start: Callable[[str], Way], package: str) -> None:
     if what == "start":
         ms, threads = (time.monotonic() - float(os.environ["BENCH_STARTED"])) * 1e3, threading.active_count()
         memory, modules = memory_mb(), len(sys.modules)
-        say({"ms": ms, "cpu_ms": time.process_time() * 1e3, "memory_mb": memory, "modules": modules, "threads": threads})
+        say(
+            {"ms": ms, "cpu_ms": time.process_time() * 1e3, "memory_mb": memory, "modules": modules, "threads": threads}
+        )
         os._exit(0)
     if what == "exit":
         say({"ready": True})
