@@ -1,6 +1,6 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test failures requirements lint format docs site bench lock collector programs deploy stack clean
+.PHONY: help demo test failures requirements lint format docs site bench bench-check lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
@@ -8,7 +8,7 @@ REPORT := build/tests.xml
 CATALOG ?= ../shared/requirements/catalog.md
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/demo.stamp ## hold a real conversation on this machine and show its turns
 	@if [ -t 1 ]; then exec $(BIN)/voicespan demo; else exec $(BIN)/voicespan demo --no-browser --exit; fi
@@ -40,8 +40,11 @@ docs: .venv/dev.stamp ## write the generated pages: docs/names.md, docs/settings
 site: .venv/dev.stamp ## build the documentation as pages to read: build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo build/site/index.html
 
-bench: .venv/dev.stamp ## measure against the plain OpenTelemetry SDK (see benchmarks/README.md)
-	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+bench: .venv/dev.stamp ## measure everything beside other libraries, and write docs/performance.md (ARGS="recording peers" for some)
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-check: .venv/dev.stamp ## fail when a ratio is worse than its bar (ARGS="recording frames" for some)
+	@$(BIN)/python benchmarks/check.py $(ARGS)
 
 collector: ## build the OpenTelemetry Collector of collector/
 	@scripts/collector

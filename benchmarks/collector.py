@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import psutil
+from ratio import Ratio
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -285,6 +286,12 @@ def main() -> None:
     if "pass-through" in best:
         for result in best.values():
             result["ratio"] = round(result["cpu_us_per_span"] / best["pass-through"]["cpu_us_per_span"], 2)
+    costs = {name: [one["cpu_us_per_span"] for one in rounds] for name, rounds in found.items()}
+    ratios = {
+        name: Ratio.of(costs[name], costs["pass-through"]).plain()
+        for name in BARS
+        if name in costs and "pass-through" in costs
+    }
     at_limit = {
         name: measure(VARIANTS[name], options.limit, options.seconds)
         for name in ("pass-through", *BARS)
@@ -292,7 +299,7 @@ def main() -> None:
     }
     machine = {"machine": platform.machine(), "cores": os.cpu_count()}
     rates = {f"at {options.rate:.0f} spans/s": best, f"at {options.limit:.0f} spans/s": at_limit}
-    print(json.dumps({**machine, "bars": BARS, **rates}, indent=2))
+    print(json.dumps({**machine, "bars": BARS, "ratios": ratios, **rates}, indent=2))
 
 
 if __name__ == "__main__":

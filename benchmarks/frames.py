@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from ratio import Ratio
 
 from voicespan import names as n
 from voicespan.emit import BackgroundRecorder
@@ -90,6 +91,10 @@ def main() -> None:
             {
                 "benchmark": "frames",
                 "median_us": {name: round(value, 3) for name, value in median.items()},
+                "ratios": {
+                    "in": Ratio.of(samples["audio_in"], samples["record"]).plain(),
+                    "out": Ratio.of(samples["audio_out"], samples["record"]).plain(),
+                },
                 "ratio_in": round(median["audio_in"] / median["record"], 3),
                 "ratio_out": round(median["audio_out"] / median["record"], 3),
                 "bytes_grown_by_20000_frames": grown,

@@ -3,7 +3,8 @@
 Paired and interleaved in one run, in CPU time: what the calling thread pays, and all CPU until the bytes of the OTLP
 request exist (ours redacted, the SDK's not). `spans` are our turns where somebody else's span processor wants to see
 them, so that they go through the SDK. `held` is the longest that one step of our background work holds the interpreter.
-Prints JSON: minima, medians, and the ratios of the minima, since medians carry the machine's other work.
+Prints JSON: minima, medians, the ratios of the minima, since medians carry the machine's other work, and under `ratios`
+the median of the paired ones with its interval.
 
     python benchmarks/recording.py [--turns 300] [--rounds 15]
 """
@@ -21,6 +22,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from ratio import Ratio
+from workers.marked import our_turn
+from workers.twelve import traced
 
 from voicespan import emit
 from voicespan.emit import BackgroundRecorder
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-FRAMES = 10
-
 
 class Keep(SpanProcessor):
     """Keeps ended spans, as the queue of a batch processor does; costs next to nothing."""
@@ -45,128 +47,6 @@ class Keep(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         self.spans.append(span)
-
-
-def plain_turn(tracer: trace.Tracer, session_id: str, previous: trace.SpanContext | None = None) -> trace.SpanContext:
-    """The twelve spans of a plain turn by hand, with all that ours carry (tests/benchmarks/test_recording.py).
-
-    Done well: explicit parents, one model's attributes made once, attributes at the start where they are known then.
-    Nothing is concluded here: shares, bottleneck and critical path, which ours has to find out, are constants.
-    """
-    start, child = tracer.start_span, trace.set_span_in_context
-    critical = {"voice.critical_path": True}
-    turn = start(
-        "voice.turn",
-        attributes={
-            "session.id": session_id,
-            "gen_ai.conversation.id": session_id,
-            "gen_ai.operation.name": "invoke_agent",
-            "voice.turn.initiator": "user",
-            "voice.turn.input": "speech",
-            "voice.turn.index": 1,
-            "voice.speech.segments": 1,
-            "voice.transport": "websocket",
-        },
-        links=[trace.Link(previous, {"voice.link.type": "previous"})] if previous is not None else None,
-    )
-    turn.add_event("speech_start")
-    root = child(turn)
-    vad = start("vad", context=root, attributes={"voice.component": "vad", **critical})
-    endpoint = start("vad.endpoint", context=child(vad), attributes=critical)
-    asr = start("asr", context=root, attributes={"voice.component": "asr"})
-    finalize = start("asr.finalize", context=child(asr))
-    response = start(
-        "voice.response",
-        context=root,
-        attributes={
-            "voice.response.from": "speech_end",
-            "voice.measurement.point": "server",
-            "voice.turn.initiator": "user",
-            "voice.transport": "websocket",
-            "voice.tts.voice.name": "amy",
-            "gen_ai.request.model": "small",
-        },
-    )
-    vad.add_event("vad.speech_end")
-    turn.add_event("speech_end")
-    turn.add_event("first_transcript")
-    finalize.end()
-    asr.end()
-    endpoint.end()
-    vad.end()
-    turn.add_event("response_created")
-    model = {"gen_ai.request.model": "small", **critical}
-    llm = start(
-        "llm",
-        context=root,
-        kind=trace.SpanKind.CLIENT,
-        attributes={"voice.component": "llm", "gen_ai.operation.name": "chat", **model},
-    )
-    in_llm = child(llm)
-    ttft = start("llm.ttft", context=in_llm, attributes=model)
-    sentence = start("llm.first_sentence", context=in_llm, attributes=model)
-    ttft.end()
-    sentence.end()
-    llm.set_attributes(
-        {"voice.llm.token.count": 3, "voice.llm.token.rate": 40.0, "gen_ai.response.time_to_first_chunk": 0.1}
-    )
-    llm.end()
-    voice = {"voice.tts.voice.name": "amy", **critical}
-    tts = start(
-        "tts",
-        context=root,
-        kind=trace.SpanKind.CLIENT,
-        attributes={"voice.component": "tts", "voice.alias": "synthesize_request", **voice},
-    )
-    first = start("tts.first_audio", context=child(tts), attributes=voice)
-    first.end()
-    playback = start(
-        "playback", context=root, attributes={"voice.component": "playback", "voice.measurement.point": "server"}
-    )
-    frames = 0
-    for _ in range(FRAMES):
-        frames += 1
-    response.set_attributes(
-        {
-            "voice.turn.bottleneck": "llm",
-            "voice.turn.outcome": "completed",
-            "voice.response.share.endpoint": 0.1,
-            "voice.response.share.llm": 0.1,
-            "voice.response.share.sentence": 0.1,
-            "voice.response.share.tts": 0.1,
-            "voice.response.share.send": 0.1,
-            "voice.response.share.unattributed": 0.1,
-        }
-    )
-    response.end()
-    tts.set_attributes(
-        {"voice.audio.frame.count": frames, "voice.audio.duration_s": 0.2, "voice.tts.real_time_factor": 0.5}
-    )
-    tts.end()
-    playback.set_attributes(
-        {"voice.playback.sent_s": 0.2, "voice.playback.heard_s": 0.2, "voice.playback.estimated": True}
-    )
-    playback.end()
-    turn.set_attributes({"voice.turn.bottleneck": "llm", "voice.turn.outcome": "completed"})
-    turn.end()
-    return turn.get_span_context()
-
-
-def our_turn(session: Session) -> None:
-    """The same turn through marks."""
-    turn = session.user_turn()
-    turn.speech_ended(at=time.monotonic_ns())
-    turn.transcript()
-    turn.committed()
-    with turn.llm(model="small") as llm:
-        llm.token()
-        llm.token()
-        llm.token()
-    with turn.tts(voice="amy") as tts:
-        tts.audio(0.02)
-        for _ in range(FRAMES):
-            turn.audio_sent(0.0)
-    turn.end()
 
 
 class Way:
@@ -259,9 +139,8 @@ def main() -> None:
     tracer = plain.provider.get_tracer("plain")
 
     def plainly() -> None:
-        previous = None
-        for _ in range(arguments.turns):
-            previous = plain_turn(tracer, "call-1", previous)
+        for index in range(arguments.turns):
+            traced(tracer, f"call-{index % 10}")
 
     def background(way: Ours) -> None:
         way.recorder.drain()
@@ -296,6 +175,10 @@ def main() -> None:
                 "benchmark": "recording",
                 "caller": rows(callers),
                 "all_cpu_to_bytes": rows(alls),
+                "ratios": {
+                    "caller": Ratio.of(callers["voicespan"], callers["plain"]).plain(),
+                    "all_cpu": Ratio.of(alls["voicespan"], alls["plain"]).plain(),
+                },
                 "ratio_caller": round(min(callers["voicespan"]) / min(callers["plain"]), 3),
                 "ratio_all_cpu": round(min(alls["voicespan"]) / min(alls["plain"]), 3),
                 "held_ms": ours.held_ms(arguments.turns),

@@ -268,11 +268,17 @@ def proves_deploy() -> None:
 
 def proves_bench() -> None:
     """`make bench` runs every measurement; none runs here, where the machine is busy, but each can be loaded."""
-    assert "benchmarks/*.py" in make("bench")
-    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
+    assert "benchmarks/bench.py recording" in make("bench", "ARGS=recording")
+    scripts = sorted((ROOT / "benchmarks").rglob("*.py"))
     assert scripts
     for script in scripts:
         compile(script.read_text(), script, "exec")
+
+
+def proves_bench_check() -> None:
+    """`make bench-check` runs what tests/test_benchmarks.py asks for its verdicts; nothing is measured here."""
+    assert "benchmarks/check.py frames" in make("bench-check", "ARGS=frames")
+    assert '"check.py"' in (ROOT / "tests/test_benchmarks.py").read_text()
 
 
 def proves_site() -> None:
@@ -414,7 +420,8 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make format": proves_format,
     r"make docs": proves_docs,
     r"make deploy": proves_deploy,
-    r"make bench": proves_bench,
+    r"make bench( ARGS=.*)?": proves_bench,
+    r"make bench-check( ARGS=.*)?": proves_bench_check,
     r"make (collector|programs)": proves_programs,
     r"make lock": proves_lock,
     r"make site": proves_site,

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "recording.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def recording() -> ModuleType:
-    """Give the benchmark, loaded as a module."""
-    spec = importlib.util.spec_from_file_location("recording", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recording() -> Iterator[ModuleType]:
+    """Give the benchmark, as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("recording")
 
 
 def contents(spans: list[ReadableSpan]) -> dict[str, Any]:
@@ -51,9 +49,7 @@ def test_both_write_the_same_spans(recording: ModuleType) -> None:
     ours.recorder.drain()
     plain.add_keeper()
     tracer = plain.provider.get_tracer("plain")
-    previous = recording.plain_turn(tracer, "call-1")
-    plain.keep.spans.clear()
-    recording.plain_turn(tracer, "call-1", previous)
+    recording.traced(tracer, "call-1")
 
     assert len(keep.spans) == 24
     assert contents(plain.keep.spans) == contents(keep.spans[12:])

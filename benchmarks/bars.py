@@ -1,0 +1,191 @@
+"""What voicespan promises to cost at most, where it is measured, and what a measurement says of it."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ratio import Ratio, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Found = dict[str, Any]
+"""What a script has printed."""
+Judgement = Verdict | Literal["not measured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured, in words, and what it says of the bar."""
+
+    today: str
+    judgement: Judgement
+
+
+NOT_MEASURED = Finding("", "not measured")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise."""
+
+    what: str
+    bar: str
+    script: str
+    judge: Callable[[Found], Finding]
+    is_ratio: bool = False
+    """Holds on every machine, so that `make bench-check` may fail by it."""
+
+    def look(self, results: dict[str, Found]) -> Finding:
+        """Judge by the results of all scripts; what was not measured, or not whole, says nothing."""
+        try:
+            return self.judge(results[self.script])
+        except (KeyError, TypeError):
+            return NOT_MEASURED
+
+
+def at_most(name: str, bar: float) -> Callable[[Found], Finding]:
+    """Judge a ratio of the script's `ratios`."""
+
+    def judge(found: Found) -> Finding:
+        ratio = Ratio.read(found["ratios"][name])
+        return Finding(_words(ratio), ratio.at_most(bar))
+
+    return judge
+
+
+def at_least(name: str, bar: float) -> Callable[[Found], Finding]:
+    """Judge a ratio that has to be large."""
+
+    def judge(found: Found) -> Finding:
+        ratio = Ratio.read(found["ratios"][name])
+        return Finding(_words(ratio), ratio.at_least(bar))
+
+    return judge
+
+
+def _words(ratio: Ratio) -> str:
+    return f"{ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g}, {ratio.pairs} pairs)"
+
+
+def _said(met: bool, today: str) -> Finding:
+    return Finding(today, "met" if met else "not met")
+
+
+def _growth(found: Found) -> Finding:
+    grown = found["bytes_grown_by_20000_frames"]
+    return _said(grown < 20_000, f"{grown:,} bytes after 20,000 frames")
+
+
+def _start(found: Found) -> Finding:
+    ms, mb, bar = found["added_ms_min"], found["added_rss_mb"], found["bar"]
+    sdk = found["added_cpu_ms"]["sdk"]
+    words = (
+        f"{ms:.0f} ms and {mb:.0f} MB; {found['times_plain_sdk']} of the CPU of the plain SDK, which takes {sdk:.0f} ms"
+    )
+    return _said(ms <= bar["ms"] and mb <= bar["mb"], words)
+
+
+def _exit(found: Found) -> Finding:
+    dead = [name for name in found["cases"] if name.startswith(("voicespan, refuses", "voicespan, never"))]
+    cases = [found["cases"][name] for name in dead]
+    theirs = [case["s_median"] for name, case in found["cases"].items() if name.startswith("sdk")]
+    worst_s, lines = max(case["s_max"] for case in cases), max(case["lines"] for case in cases)
+    words = f"{worst_s:.2f} s at most, {lines} line{'s' * (lines != 1)}; the plain SDK up to {max(theirs):.1f} s"
+    return _said(worst_s <= found["bar"]["s"] and lines <= 1, words)
+
+
+def _delay(found: Found) -> Finding:
+    """The delay that telemetry adds: the median of several runs; the best of them would be luck."""
+    runs = found["curves"]["1000"]["runs"]
+    added = [run["loop_delay_ms"]["p99"] - run["loop_delay_without_ms"]["p99"] for run in runs]
+    without = min(run["loop_delay_without_ms"]["p99"] for run in runs)
+    more = statistics.median(added)
+    words = f"{more:.2f} ms more ({min(added):.2f} to {max(added):.2f}), {without:.2f} ms at least without telemetry"
+    if without > 1:  # the machine alone is later than the bar: what is added cannot be told from it
+        return Finding(words, "not sure")
+    return _said(more <= 1, words)
+
+
+def _ingest(found: Found) -> Finding:
+    rate, bar = found["http_1000"]["spans_per_s"], found["bar_spans_per_s"]
+    return _said(rate >= bar, f"{rate:,} spans/s here")
+
+
+def _panels(found: Found) -> Finding:
+    times = [panel["ms"] for panel in found["turns_20000"].values()]
+    return _said(max(times) <= found["bar_ms_at_20000_turns"], f"{min(times):.0f} to {max(times):.0f} ms")
+
+
+def _lost(found: Found) -> Finding:
+    at_limit = {name: one for name, one in found["at 50000 spans/s"].items() if name in found["bars"]}
+    lost = sum(one["lost"] for one in at_limit.values())
+    memory = max(one["memory_mib"] for one in at_limit.values())
+    rate = min(one["spans_per_s"] for one in at_limit.values())
+    return Finding(
+        f"{lost} lost at {rate:,} spans/s, {memory:,} MiB at most",
+        "not met" if lost else "met" if rate >= 0.95 * 50_000 else "not sure",
+    )
+
+
+EIGHTH, SIXTH = 1 / 8, 1 / 6
+BARS = (
+    Bar(
+        "recording one plain turn (twelve spans), on the calling thread",
+        "at most 1/8 (0.125) of the plain SDK",
+        "recording",
+        at_most("caller", EIGHTH),
+        is_ratio=True,
+    ),
+    Bar(
+        "the same, all CPU until OTLP bytes, redaction on",
+        "at most 1/6 (0.167) of the plain SDK, which does not redact",
+        "recording",
+        at_most("all_cpu", SIXTH),
+        is_ratio=True,
+    ),
+    Bar(
+        "one 20 ms audio frame that comes in",
+        "at most 1/8 (0.125) of one `Histogram.record`",
+        "frames",
+        at_most("in", EIGHTH),
+        is_ratio=True,
+    ),
+    Bar(
+        "one 20 ms audio frame that goes out",
+        "at most 1/8 (0.125) of one `Histogram.record`",
+        "frames",
+        at_most("out", EIGHTH),
+        is_ratio=True,
+    ),
+    Bar("memory that frames take", "nothing that grows", "frames", _growth),
+    Bar("start-up added, OTLP over HTTP", "at most 150 ms and 30 MB", "startup", _start),
+    Bar("exit with a Collector that refuses or never answers", "at most 2 s, one line", "startup_exit", _exit),
+    Bar("event-loop delay added with 1,000 calls at once", "p99 at most 1 ms", "calls", _delay),
+    Bar(
+        "ingest of the viewer over HTTP, beside plain rows in the same run",
+        "at least 0.9 of plain rows, which took 54,000 to 74,000 spans/s where the next bar was set",
+        "ingest",
+        at_least("of_plain_rows", 0.9),
+        is_ratio=True,
+    ),
+    Bar("the same in spans a second", "at least 50,000", "ingest", _ingest),
+    Bar("any panel of the viewer over 20,000 turns", "at most 100 ms", "viewer", _panels),
+    Bar(
+        "CPU per span of the Collector, default pipeline",
+        "at most 4 times a pass-through",
+        "collector",
+        at_most("default", 4),
+        is_ratio=True,
+    ),
+    Bar(
+        "the same with sampling that keeps everything",
+        "at most 7 times a pass-through",
+        "collector",
+        at_most("sampling", 7),
+        is_ratio=True,
+    ),
+    Bar("Collector at 50,000 spans/s on two cores", "no accepted span lost, memory bounded", "collector", _lost),
+)
