@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from voicespan.local.turn import Turn
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]  # a conversation keeps real time
 
 WAIT_S = 30.0
 DEMO = (sys.executable, "-c", "from voicespan.cli import main; main()", "demo", "--no-browser", "--port", "0")
