@@ -1,4 +1,4 @@
-"""Tests run side by side, except where the others would disturb them: see the marks `realtime` and `alone`."""
+"""Tests run side by side, except those marked `alone`: the others would disturb them, or they the others."""
 
 from __future__ import annotations
 
@@ -22,28 +22,23 @@ if TYPE_CHECKING:
 _REDIS = "redis-server"
 
 
-KINDS = ("realtime", "e2e", "", "alone")
+KINDS = ("e2e", "", "alone")
 """In which order files come, by the mark of all of their tests: both processes shall want the same kind at a time."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Share the machine with tests of one's own kind in the other processes of the run, or with none.
+    """Share the machine with the other processes of the run, or wait until nobody else uses it.
 
     This is outside of pytest-timeout: waiting does not count. Who waits keeps the turnstile, and so is not overtaken.
     Locks of `lockf` are this process's alone: the child of a fork that a test leaves behind has none.
     """
     folder = item.config.cache.mkdir("machine")
-    kinds = ("usual", "realtime") if item.get_closest_marker("realtime") is None else ("realtime", "usual")
-    with (folder / kinds[0]).open("w+") as own, (folder / kinds[1]).open("w+") as others:
+    alone = item.get_closest_marker("alone") is not None
+    with (folder / "machine").open("w+") as machine:
         with (folder / "turnstile").open("w+") as turnstile:
             fcntl.lockf(turnstile, fcntl.LOCK_EX)
-            fcntl.lockf(others, fcntl.LOCK_EX)  # nobody is there
-            if item.get_closest_marker("alone") is None:
-                fcntl.lockf(own, fcntl.LOCK_SH)
-                fcntl.lockf(others, fcntl.LOCK_UN)
-            else:
-                fcntl.lockf(own, fcntl.LOCK_EX)
+            fcntl.lockf(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         return (yield)
 
 

@@ -20,7 +20,7 @@ from .sounds import tone
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.realtime  # a telephone keeps real time
+pytestmark = pytest.mark.alone  # a telephone keeps real time
 
 OFFSET_NS = 10**15
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -19,7 +19,7 @@ from .agents import TRACE, GatewayAgent, ReferenceAgent, answering
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.realtime  # a telephone keeps real time
+pytestmark = pytest.mark.alone  # a telephone keeps real time
 
 WITHIN_S = 0.15
 """Jitter buffer and slots of 20 ms at both ends."""

@@ -89,7 +89,7 @@ def hung(viewer: Viewer) -> Iterator[Service]:
     service.process.communicate()
 
 
-@pytest.mark.realtime
+@pytest.mark.alone
 def test_a_hung_turn_is_seen_within_two_seconds(viewer: Viewer, hung: Service) -> None:
     """The turn of a service that hangs in its model is shown with what it waits for, within two seconds."""
     began_s = time.monotonic()

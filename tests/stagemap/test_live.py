@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .callbot.live import Answer, Bot
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 BOT = "callbot.live:Bot"
 MAP: dict[str, Any] = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from tests.integrations.leaving import Leaving
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

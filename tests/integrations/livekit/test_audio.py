@@ -17,7 +17,7 @@ from .world import FRAME, Answer
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.covers("C-M23", "C-M24", "D-M13")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 async def test_a_tool_outlives_its_turn(turns: Turns) -> None:

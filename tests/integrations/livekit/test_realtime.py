@@ -20,7 +20,7 @@ from .world import FRAME_S, RATE, SPEECH, Call, Truth
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 HANGOVER_S = 0.3
 

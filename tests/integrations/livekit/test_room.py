@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .world import Truth
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 NEAR_MS = 30
 NINE = Answer("It is nine degrees.")

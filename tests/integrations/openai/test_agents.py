@@ -24,7 +24,7 @@ from .world import Answer, Call, names, phases
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 SETTINGS: dict[str, Any] = {
     "model_name": "gpt-realtime",

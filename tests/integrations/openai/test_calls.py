@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 ASKED: list[Any] = [{"role": "user", "content": "how cold is it"}]
 

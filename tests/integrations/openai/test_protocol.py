@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 SEMANTIC: Any = {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}
 MANUAL: Any = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}

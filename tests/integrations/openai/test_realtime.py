@@ -15,7 +15,7 @@ from .world import Answer, Call, bot, names, phases
 if TYPE_CHECKING:
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 OPEN = {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 400}}}}
 

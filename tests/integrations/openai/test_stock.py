@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(params=["ours first", "stock first"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.covers("C-M23", "C-M24", "C-M25", "A-M20", "A-M21")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from .conftest import Turns
 
-pytestmark = pytest.mark.realtime
+pytestmark = pytest.mark.alone
 
 
 async def get_weather(params: FunctionCallParams) -> None:

@@ -53,7 +53,7 @@ asyncio.run(bot.main())
 """
 
 
-@pytest.mark.realtime
+@pytest.mark.alone
 @pytest.mark.parametrize("own_tracing", [False, True], ids=["as it is", "with Pipecat's tracing"])
 def test_an_unchanged_bot(tmp_path: Path, *, own_tracing: bool) -> None:
     """By environment variables alone the example sends its three turns: greeted, interrupted, answered."""
@@ -157,7 +157,7 @@ def test_each_attribute_is_looked_for(
     assert missing([(module, kind, names)]) == [f"{module}.{kind}.{name}" for name in names]
 
 
-@pytest.mark.realtime
+@pytest.mark.alone
 async def test_a_hook_that_has_moved(
     turns: Turns, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
