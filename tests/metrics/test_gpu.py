@@ -196,13 +196,3 @@ def test_without_library_or_driver_there_is_silence(
     assert observed(gpus) == observed(gpus) == []
     assert len(asked) <= 1
     assert capsys.readouterr().err == ""
-
-
-def test_without_the_drivers_library_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the driver is not installed, its Python module, which takes 18 MB, stays out of the process."""
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    monkeypatch.setattr(gpu, "_LIBRARY", "libvoicespan-is-no-driver.so.1")
-    gpus = Gpus({})
-    assert observed(gpus) == []
-    assert gpus._over
-    assert "pynvml" not in sys.modules

@@ -7,9 +7,7 @@ along.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -27,7 +25,6 @@ EVERY_S = 5.0
 STALE_S = 20.0
 """What is older than this is told no more: the driver does not answer."""
 _FIRST_ANSWER_S = 0.5
-_LIBRARY = "libnvidia-ml.so.1"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 """A process that may use one GPU tells of one: several workers on a machine would count each card several times."""
 
@@ -66,7 +63,6 @@ class Gpus:
     def _ask(self) -> None:
         answered = self._answered
         try:
-            _driver()
             import pynvml
 
             pynvml.nvmlInit()
@@ -82,12 +78,6 @@ class Gpus:
                 swallowed("gpu", error)
             answered.set()
             time.sleep(EVERY_S)
-
-
-def _driver() -> None:
-    """Raise OSError where the driver's library is missing: `pynvml` would say the same, but takes 18 MB to load."""
-    if sys.platform == "linux" and "pynvml" not in sys.modules:
-        ctypes.CDLL(_LIBRARY)
 
 
 def read(nvml: Any, visible: str | None = None) -> list[Sample]:
