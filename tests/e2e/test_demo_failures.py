@@ -119,7 +119,10 @@ async def test_an_agent_that_does_not_start_is_explained(tmp_path: Path) -> None
 
 
 def test_another_language_model_can_answer(tmp_path: Path, free_port: int) -> None:
-    """Where OPENAI_BASE_URL names a service, that one is asked, with the model and key of the environment."""
+    """Where OPENAI_BASE_URL names a service, that one is asked, with the model and key of the environment.
+
+    Once before the call, so that the first caller does not wait for what a first request takes.
+    """
     asked: list[tuple[str, str, str]] = []
 
     class Service(BaseHTTPRequestHandler):
@@ -158,7 +161,7 @@ def test_another_language_model_can_answer(tmp_path: Path, free_port: int) -> No
         service.shutdown()
         service.server_close()
     assert command.returncode == 0, command.stderr
-    assert asked == [("own", "Bearer secret", "can you book a table for two")]
+    assert asked == [("own", "Bearer secret", text) for text in ("Hello", "can you book a table for two")]
     _, turn = json.loads(command.stdout)
     assert turn["outcome"] == "completed", "the reply is that model's, which no scenario breaks"
 

@@ -69,7 +69,9 @@ async def warm_up(client: openai.AsyncOpenAI) -> None:
     """
     hello: Any = [{"role": "user", "content": "Hello"}]
     with contextlib.suppress(openai.OpenAIError):
-        chunks = await client.chat.completions.create(model=MODEL, messages=hello, tools=tools.TOOLS, stream=True)
+        chunks = await client.chat.completions.create(
+            model=MODEL, messages=hello, tools=tools.TOOLS, max_tokens=1, stream=True
+        )
         async for _chunk in chunks:
             pass
     gc.collect()
