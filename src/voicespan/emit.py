@@ -106,6 +106,7 @@ class SpanEmitter:
     """Writes finished turns as spans of one tracer provider. Not thread-safe: one thread emits."""
 
     def __init__(self, provider: TracerProvider) -> None:
+        self.provider = provider
         self._ids = _Minted()
         self._tracer = cast("Tracer", provider.get_tracer("voicespan", __version__))
         # The tracer is ours alone, and both are public attributes of it.
@@ -168,7 +169,7 @@ class BackgroundRecorder:
         """The end of the process had no time for the rest."""
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
-        self._emitters: weakref.WeakKeyDictionary[TracerProvider, SpanEmitter] = weakref.WeakKeyDictionary()
+        self._spans: SpanEmitter | None = None
         self._emit_lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_weakly(self))
@@ -380,10 +381,9 @@ class BackgroundRecorder:
         provider = self._provider()
         if provider is None:
             return None
-        emitter = self._emitters.get(provider)
-        if emitter is None:
-            emitter = self._emitters[provider] = SpanEmitter(provider)
-        return emitter
+        if self._spans is None or self._spans.provider is not provider:
+            self._spans = SpanEmitter(provider)
+        return self._spans
 
     def shut_down(self, within_s: float = math.inf) -> int:
         """Close every open turn with what is known and emit it: the process ends.

@@ -46,6 +46,7 @@ _LINK_FLAGS = b"\x35\x00\x01\x00\x00"
 _CHILD = struct.Struct(">20sQHQ").pack
 """Trace id, span id, and the parent's with its tag."""
 _ROOT = struct.Struct(">20sQ").pack
+_LINKED = struct.Struct(">H16sHQ").pack
 _TIMES = struct.Struct("<BQBQ").pack
 _MOMENT = struct.Struct("<BQ").pack
 _DOUBLE = struct.Struct("<d").pack
@@ -218,9 +219,10 @@ class Writer:
     def _link(self, link: Link) -> bytes:
         if len(link.attributes) > self._most_link_attributes:
             raise Unfit
-        own = [b"\x22" + each[1:] for each in self._attributes(link.attributes)]
-        trace_id, span_id = link.context.trace_id.to_bytes(16, "big"), link.context.span_id.to_bytes(8, "big")
-        return field(b"\x6a", b"".join([b"\x0a\x10", trace_id, b"\x12\x08", span_id, *own, _LINK_FLAGS]))
+        own = b"".join([b"\x22" + each[1:] for each in self._attributes(link.attributes)])
+        trace_id, span_id = link.context
+        identity = _LINKED(0x0A10, trace_id.to_bytes(16, "big"), 0x1208, span_id)
+        return field(b"\x6a", identity + own + _LINK_FLAGS)
 
     def _event_name(self, name: str) -> bytes:
         if not self._content and name in MESSAGES:
