@@ -40,7 +40,7 @@ def libraries(peers: dict[str, Any], having: str) -> list[str]:
 
 def bars(axes: Any, keys: list[str], values: list[float], title: str) -> None:
     drawn = axes.barh([name(key) for key in keys], values, color=[colour(key) for key in keys])
-    axes.bar_label(drawn, fmt=lambda value: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", padding=3)
+    axes.bar_label(drawn, fmt=lambda value: f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}", padding=3)
     axes.margins(x=0.15)
     axes.set_title(title, fontsize=9)
 
