@@ -35,6 +35,8 @@ ABANDONED_NS = 5_000_000_000
 """Speech that ended this long ago and was not committed was no utterance: no endpointing waits longer."""
 LINGER_NS = 2_000_000_000
 """How long a turn whose reply is played out stays open for a further stage or for the client's report."""
+SETTLE_NS = 500_000_000
+"""What a client has to tell of one moment may come in several reports: so long after the latest all is told."""
 FAILED_NS = 10_000_000_000
 """How long a turn without audio waits for another attempt after a failure."""
 BEFORE_SESSION_NS = 60_000_000_000
@@ -396,7 +398,10 @@ class Session:
         if spoken_over is not None and spoken_over.open:
             if spoken_over.record.barge_in is not None:
                 self.link_interrupted(turn, spoken_over)
-                self._close(spoken_over, "done", record.active_ns)
+                if self._waits_for_report(spoken_over.record):
+                    spoken_over.yielded_ns = record.active_ns
+                else:
+                    self._close(spoken_over, "done", record.active_ns)
             elif spoken_over.record.playback.first_sent_ns is None:
                 self._close(spoken_over, "superseded", record.onset_ns)
         self._close_quiet(turn)
@@ -614,6 +619,9 @@ class Session:
             if idle:
                 return "dismissed" if over else "idle"
             return None
+        if turn.yielded_ns is not None:
+            told = not self._waits_for_report(record) and now_ns - record.active_ns >= SETTLE_NS
+            return "done" if told or now_ns - turn.yielded_ns >= LINGER_NS else None
         if turn.pending is not None and _undecided(turn.pending):
             return None
         playback = record.playback
@@ -633,14 +641,18 @@ class Session:
         out_ns = playback.out_ns
         if now_ns < out_ns:
             return None
-        waits_for_report = self.reports and (playback.stopped_ns is None or playback.stopped_ns < playback.last_sent_ns)
-        if record.ended_ns is not None and not (waits_for_report and now_ns < out_ns + LINGER_NS):
+        if record.ended_ns is not None and not (self._waits_for_report(record) and now_ns < out_ns + LINGER_NS):
             return "done"
         if playback.filler_only and record.barge_in is None:
             return "idle" if idle and now_ns - out_ns >= self._idle_ns else None
         # What stopped the reply may turn out to be nothing, and the reply go on.
         linger_ns = LINGER_NS if record.barge_in is None else ABANDONED_NS
         return "done" if now_ns - max(out_ns, record.active_ns) >= linger_ns else None
+
+    def _waits_for_report(self, record: TurnRecord) -> bool:
+        """Whether the client has still to say when it was silent."""
+        stopped_ns = record.playback.stopped_ns
+        return self.reports and (stopped_ns is None or stopped_ns < record.playback.last_sent_ns)
 
     def _close_quiet(self, newer: Turn) -> None:
         """A new turn begins: close those that were only kept open for what might still come."""
@@ -654,7 +666,7 @@ class Session:
                 continue
             playback = record.playback
             quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
-            if quiet and now_ns >= playback.out_ns and not record.busy:
+            if quiet and now_ns >= playback.out_ns and not record.busy and not self._waits_for_report(record):
                 self._close(turn, "done", now_ns)
 
     def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | str | None) -> None:
@@ -681,6 +693,8 @@ class Session:
         record = turn.record
         if record.close is not None or turn.dropped:
             return
+        if turn.yielded_ns is not None:  # it was over then, whatever happened while it waited for the client
+            why, at_ns = "done", turn.yielded_ns
         record.close = why
         record.closed_ns = max(record.onset_ns, at_ns)
         for stage in record.stages:

@@ -56,6 +56,7 @@ class Turn:
         "record",
         "recording",
         "voice",
+        "yielded_ns",
     )
 
     def __init__(self, session: Session, record: TurnRecord) -> None:
@@ -74,6 +75,8 @@ class Turn:
         """While this turn's speech is not committed: the turn that it may interrupt."""
         self.pending: Turn | None = None
         """Speech that has begun over this turn and is not committed yet."""
+        self.yielded_ns: int | None = None
+        """When the speech that interrupted it was committed, while it waits for what the client has heard of it."""
         self.agent: str | None = None
         self.noted = False
         """The turn that it spoke over has noted it already, as a false interruption."""
@@ -488,21 +491,28 @@ class Turn:
 
     @guarded
     def interrupted(self, at: int | None = None) -> None:
-        """Say that a barge-in was detected and the reply is about to be stopped; without audio playing it is none."""
+        """Say that a barge-in was detected and the reply is about to be stopped; without audio playing it is none.
+
+        Where several detect it the earliest counts.
+        """
         record = self._live("interrupted")
         moment_ns = self.moment(at, "interrupted")
         if record is None or moment_ns is None:
             return
         with self._session.lock:
-            if record.barge_in is None and self._playing_at(moment_ns):
+            barge_in = record.barge_in
+            if barge_in is None and self._playing_at(moment_ns):
                 onset_ns = self.pending.record.onset_ns if self.pending is not None else None
                 record.barge_in = BargeIn(moment_ns, onset_ns)
+            elif barge_in is not None and not record.playback.went_on_after(moment_ns):
+                barge_in.detected_ns = min(barge_in.detected_ns, moment_ns)
 
     @guarded
     def barge_in(self, phase: Phase, at: int | None = None, *, reported: bool = False) -> None:
         """Say that one phase of the reaction to a barge-in is done; phases start at the detection.
 
-        `reported` says that the client has seen it, where the session's `measurement_point` is.
+        The first word on a phase counts. `reported` says that the client has seen it, where the session's
+        `measurement_point` is: that counts more than what the server has said before.
         """
         record = self._live("barge_in")
         moment_ns = self.moment(at, "barge_in")
@@ -512,7 +522,9 @@ class Turn:
             if record.barge_in is None and self.pending is not None and self._playing_at(moment_ns):
                 record.barge_in = BargeIn(self.pending.record.announced_ns, self.pending.record.onset_ns)
             barge_in = record.barge_in
-            if barge_in is not None and phase not in barge_in.phases and not record.playback.went_on_after(moment_ns):
+            if barge_in is None or record.playback.went_on_after(moment_ns):
+                return
+            if phase not in barge_in.phases or (reported and phase not in barge_in.seen):
                 barge_in.phases[phase] = max(moment_ns, barge_in.detected_ns)
                 if reported:
                     barge_in.seen.add(phase)

@@ -13,6 +13,7 @@ from voicespan.client.report import Report
 from voicespan.testing import START_NS
 
 if TYPE_CHECKING:
+    from voicespan.sessions import Session
     from voicespan.testing import VoiceRecorder
     from voicespan.turn import Turn
 
@@ -125,6 +126,72 @@ def test_a_barge_in_that_the_client_has_seen(voice: VoiceRecorder) -> None:
     assert playback.attributes[n.VOICE_PLAYBACK_HEARD_S] == pytest.approx(1.03)
 
 
+def interrupted(voice: VoiceRecorder, session: Session, *, reports: bool = True) -> Turn:
+    """A turn that the user has interrupted, at 3000 ms; a client that reports has not told of it yet."""
+    turn = replying(voice, session, 5.0)
+    if reports:
+        turn.audio_heard(at=voice.clock.at(1500))
+    voice.clock.to(2600)
+    speech = session.user_turn(at=voice.clock.at(2400))
+    turn.audio_cleared()
+    voice.clock.to(3000)
+    speech.committed()
+    return turn
+
+
+def test_an_interrupted_turn_waits_for_its_client(voice: VoiceRecorder) -> None:
+    """A client that was offline tells of the interruption after the next utterance was understood: it is in the turn.
+
+    What comes in a second report right behind is in it, too. Of what both have seen the client's word counts.
+    """
+    known = Known()
+    with voice.session() as session:
+        turn = interrupted(voice, session)
+        turn.barge_in("server_cancel")
+        known.turns.append(turn)
+        joining = Joining(known, voice.clock.monotonic_ns, SERVER)
+        voice.clock.to(4000)
+        session.close_if_due(turn, voice.clock.now_ns)
+        joining.take(report(voice, turn.traceparent, marks={"playback_end": 2530.0}))
+        session.close_if_due(turn, voice.clock.now_ns)
+        voice.clock.to(4020)
+        seen = [("playback_stop", 2500.0, 2530.0), ("server_cancel", 2500.0, 2531.0)]
+        joining.take(report(voice, turn.traceparent, marks={"response_complete": 2540.0}, barge_in=seen))
+        voice.clock.to(4600)
+        session.close_if_due(turn, voice.clock.now_ns)
+        assert not turn.open
+    told = voice.turns[0]
+    marks = {
+        event.attributes[n.VOICE_CLIENT_MARK] for event in told.spans[0].events if event.name == n.EVENT_CLIENT_MARK
+    }
+    assert marks == {"playback_end", "response_complete"}
+    assert told.outcome == "interrupted"
+    phases = {span.attributes[n.VOICE_BARGE_IN_PHASE]: span for span in told.spans if span.name == n.SPAN_BARGE_IN}
+    assert (phases["server_cancel"].end_ns - told.spans[0].start_ns) / 1_000_000 == 2531
+    assert phases["server_cancel"].attributes[n.VOICE_MEASUREMENT_POINT] == "client"
+    assert (told.spans[0].end_ns - told.spans[0].start_ns) / 1_000_000 == 2531
+
+
+def test_an_interrupted_turn_waits_no_longer_than_two_seconds(voice: VoiceRecorder) -> None:
+    """A client that never tells of the interruption keeps the turn open for so long, and no longer."""
+    with voice.session() as session:
+        turn = interrupted(voice, session)
+        voice.clock.to(4990)
+        session.close_if_due(turn, voice.clock.now_ns)
+        assert turn.open
+        voice.clock.to(5000)
+        session.close_if_due(turn, voice.clock.now_ns)
+        assert not turn.open
+    assert voice.turns[0].outcome == "interrupted"
+
+
+def test_an_interrupted_turn_waits_for_no_client_that_does_not_report(voice: VoiceRecorder) -> None:
+    """Where no client reports, an interrupted turn is over as soon as the next utterance is committed."""
+    with voice.session() as session:
+        assert not interrupted(voice, session, reports=False).open
+    assert voice.turns[0].outcome == "interrupted"
+
+
 def test_who_has_seen_a_phase(voice: VoiceRecorder) -> None:
     """What the client has measured says so, and so does the total that follows from it; the worker's pause does not."""
     known = Known()
@@ -139,7 +206,8 @@ def test_who_has_seen_a_phase(voice: VoiceRecorder) -> None:
         turn.barge_in("worker_pause")
         turn.audio_cleared()
         speech.committed()
-    spans = [span for span in voice.turns[0].spans if span.name == n.SPAN_BARGE_IN]
+    told = next(each for each in voice.turns if each.outcome == "interrupted")
+    spans = [span for span in told.spans if span.name == n.SPAN_BARGE_IN]
     points = {span.attributes[n.VOICE_BARGE_IN_PHASE]: span.attributes[n.VOICE_MEASUREMENT_POINT] for span in spans}
     assert points == {
         "playback_stop": "client", "server_cancel": "client", "total": "client", "worker_pause": "server"

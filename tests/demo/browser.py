@@ -9,7 +9,7 @@ import sys
 import wave
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voicespan.demo import pcm
 from voicespan.demo.speech import CALLER, synthesized
@@ -19,7 +19,7 @@ from .sounds import noise
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from voicespan.local.span import Span
 
@@ -27,6 +27,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 DEMO = ("-c", "from voicespan.cli import main; main()", "demo", "--mic", "--no-browser", "--port", "0")
 NS_PER_MS = 1_000_000
 TOLERANCE_MS = 20
+GAP_MS = 300
+NEAR = 100
+"""Pieces of recorded sound, each of 128 samples."""
 AFTER_S = 8.0
 PLAIN, STORY, BALANCE = "what time do you open tomorrow", "tell me a long story", "what is my account balance"
 
@@ -85,3 +88,28 @@ def chromium(said: Path) -> Iterator[Browser]:
 def of(spans: list[Span], name: str) -> list[Span]:
     """Return the spans with this name."""
     return [span for span in spans if span.name == name]
+
+
+def recorded(page: Page) -> None:
+    """Record both ends of the call in this page, once it is loaded, as `window.recorded`: see recorder.js."""
+    page.add_init_script(path=Path(__file__).parent / "recorder.js")
+
+
+def sounds(told: dict[str, Any], end: str) -> list[tuple[float, float]]:
+    """When there was sound at this end, `said` or `heard`, as ms of the page's clock: begin and end of each stretch."""
+    pieces = told[end]
+    stretches: list[tuple[float, float]] = []
+    for index, piece in enumerate(pieces):
+        if piece["first"] is None:
+            continue
+        # A busy machine lets the sound device stand still for a while: only what is near tells the time of a piece.
+        near = pieces[index : index + NEAR]
+        early = min(each["arrived"] for each in near) - told["latency"]
+        late = sorted(each["left"] for each in near)[len(near) // 2]
+        shift = early if end == "said" else late
+        first, last = piece["first"] + shift, piece["last"] + shift
+        if stretches and first - stretches[-1][1] < GAP_MS:
+            stretches[-1] = (stretches[-1][0], last)
+        else:
+            stretches.append((first, last))
+    return stretches

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,16 +14,26 @@ pytest.importorskip("pocketsphinx", reason="needs the extra `demo`")
 
 from voicespan.local.reader import Reader
 
-from .browser import BALANCE, CHROMIUM, NS_PER_MS, PLAIN, STORY, TOLERANCE_MS, chromium, demo, of, script
+from .browser import (
+    BALANCE,
+    CHROMIUM,
+    NS_PER_MS,
+    PLAIN,
+    STORY,
+    TOLERANCE_MS,
+    chromium,
+    demo,
+    of,
+    recorded,
+    script,
+    sounds,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from voicespan.local.span import Span
 
-HERE = Path(__file__).parent
-NEAR = 100
-"""Pieces of sound, each of 128 samples."""
 SAID = (
     (8.0, PLAIN),
     (8.0, STORY),
@@ -82,24 +91,9 @@ class Conversation:
             found.append(sorted(spans, key=lambda span: span.name != n.SPAN_TURN))
         return [spans for spans in found if spans and spans[0].name == n.SPAN_TURN]
 
-    def sounds(self, end: str, gap_ms: float = 300) -> list[tuple[float, float]]:
+    def sounds(self, end: str) -> list[tuple[float, float]]:
         """When there was sound at this end, as ms of the page's clock: begin and end of each stretch."""
-        pieces = self.recorded[end]
-        stretches: list[tuple[float, float]] = []
-        for index, piece in enumerate(pieces):
-            if piece["first"] is None:
-                continue
-            # A busy machine lets the sound device stand still for a while: only what is near tells the time of a piece.
-            near = pieces[index : index + NEAR]
-            early = min(each["arrived"] for each in near) - self.recorded["latency"]
-            late = sorted(each["left"] for each in near)[len(near) // 2]
-            shift = early if end == "said" else late
-            first, last = piece["first"] + shift, piece["last"] + shift
-            if stretches and first - stretches[-1][1] < gap_ms:
-                stretches[-1] = (stretches[-1][0], last)
-            else:
-                stretches.append((first, last))
-        return stretches
+        return sounds(self.recorded, end)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +111,7 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversat
         page = browser.new_page(viewport={"width": 1280, "height": 900}, bypass_csp=True)
         page.on("console", lambda message: (errors if message.type == "error" else lines).append(message.text))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.add_init_script(path=HERE / "recorder.js")
+        recorded(page)
         page.goto(address)
         page.get_by_role("button", name="Start talking").click()
         page.wait_for_timeout(round(length_s * 1000))

@@ -1,6 +1,7 @@
 // One call: what this page and the agent say to each other (voicespan.demo.protocol), and what the tracker is told.
 
 const ANCHOR_MS = 2000; // so often the agent is told when the microphone's samples were taken
+const MOVED_MS = 10; // and at once when that has moved
 const START_MS = 300; // the clocks are compared meanwhile
 const ns = (ms) => Math.round(ms * 1e6);
 
@@ -9,7 +10,8 @@ export class Call {
   on = () => {};
   #socket = null;
   #waiting = []; // the first frames, until the agent can place them
-  #anchor = null;
+  #first = 0; // the sample with which this call begins
+  #anchored = null; // when the first sample of this call was taken, as the agent was told last
   #hungUp = false;
 
   constructor(tracker, microphone, speaker) {
@@ -69,21 +71,29 @@ export class Call {
     if (!this.#open) return;
     const first = this.microphone.samples - this.#waiting.length * 320; // taken before this call
     this.#tell({ type: "start", at: ns(this.microphone.takenAt(first)), again });
-    const anchor = () => {
-      const sample = this.microphone.samples;
-      this.#tell({ type: "microphone", sample: sample - first, at: ns(this.microphone.takenAt(sample)) });
-    };
-    anchor();
-    this.#anchor = setInterval(anchor, ANCHOR_MS);
+    this.#first = first;
+    this.#anchor();
     const frames = this.#waiting;
     this.#waiting = null;
     frames.forEach((frame) => this.#send(frame));
+  }
+
+  #anchor() {
+    const sample = this.microphone.samples;
+    this.#anchored = { at: performance.now(), zero: this.microphone.takenAt(0) };
+    this.#tell({ type: "microphone", sample: sample - this.#first, at: ns(this.microphone.takenAt(sample)) });
+  }
+
+  get #moved() {
+    const { at, zero } = this.#anchored;
+    return performance.now() - at > ANCHOR_MS || Math.abs(this.microphone.takenAt(0) - zero) > MOVED_MS;
   }
 
   #send(frame) {
     if (this.#waiting) {
       this.#waiting.push(frame);
     } else if (this.#open) {
+      if (this.#moved) this.#anchor();
       this.tracker.trackAudioSend(frame.byteLength);
       this.#socket.send(frame);
     }
@@ -134,7 +144,6 @@ export class Call {
   }
 
   #close() {
-    clearInterval(this.#anchor);
     this.microphone.onframe = this.microphone.onspeech = this.microphone.onsilence = () => {};
     this.on("closed", { hungUp: this.#hungUp });
   }

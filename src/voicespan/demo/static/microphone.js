@@ -2,6 +2,8 @@
 
 const FRAME_MS = 20;
 const KEPT_FRAMES = 1500; // half a minute: long enough for one that came at once, too short for a clock to drift away
+const RECENT_FRAMES = 25; // one of these comes at once, too, however busy the machine is
+const LOST_MS = 15; // when all of them are so late, samples were lost: the microphone or its thread stood still
 const ONSET_FRAMES = 4; // of the last five are loud: somebody speaks
 const END_FRAMES = 12;
 const QUIET = 0.006; // root mean square, of 1; below it nothing is speech
@@ -77,6 +79,8 @@ export class Microphone {
     this.#frames += 1;
     this.#arrivals.push(arrival - this.#frames * FRAME_MS);
     if (this.#arrivals.length > KEPT_FRAMES) this.#arrivals.shift();
+    const recent = this.#arrivals.slice(-RECENT_FRAMES);
+    if (Math.min(...recent) - Math.min(...this.#arrivals) > LOST_MS) this.#arrivals = recent;
     this.#hear(new Int16Array(pcm));
     this.onframe(pcm);
   }
