@@ -37,6 +37,12 @@ class Card:
     milliwatts: int | None = 210_500
     parts: list[Card] = field(default_factory=list)
     lost: bool = False
+    old: bool = False
+    """Its driver knows only the first version of the question for memory."""
+
+
+RESERVED = GIB // 2
+"""What the driver keeps for itself."""
 
 
 def library(cards: Sequence[Card]) -> Any:
@@ -46,6 +52,12 @@ def library(cards: Sequence[Card]) -> Any:
         if card.lost or value is None:
             raise NVMLError
         return value
+
+    def memory(card: Card, version: int | None = None) -> SimpleNamespace:
+        if version is not None and card.old:
+            raise NVMLError
+        used = card.used if version is not None else card.used + RESERVED
+        return SimpleNamespace(used=of(card, used), total=card.total)
 
     def part(card: Card, number: int) -> Card:
         if number >= len(card.parts):
@@ -67,7 +79,8 @@ def library(cards: Sequence[Card]) -> Any:
         nvmlDeviceGetHandleByIndex=lambda index: cards[index],
         nvmlDeviceGetUUID=lambda card: of(card, card.uuid),
         nvmlDeviceGetName=lambda card: of(card, card.name),
-        nvmlDeviceGetMemoryInfo=lambda card: of(card, SimpleNamespace(used=card.used, total=card.total)),
+        nvmlMemory_v2=0x2000028,
+        nvmlDeviceGetMemoryInfo=memory,
         nvmlDeviceGetUtilizationRates=lambda card: SimpleNamespace(gpu=of(card, card.busy)),
         nvmlDeviceGetTemperature=lambda card, _: of(card, card.heat),
         nvmlDeviceGetPowerUsage=lambda card: of(card, card.milliwatts),
@@ -81,6 +94,13 @@ def library(cards: Sequence[Card]) -> Any:
 def told(cards: Sequence[Card], visible: str | None = None) -> dict[tuple[str, str], float]:
     """What is told, by metric and device."""
     return {(name, labels[n.HW_ID]): value for name, value, labels in read(library(cards), visible)}
+
+
+def test_memory_in_use_is_what_programs_have() -> None:
+    """What the driver keeps for itself counts as used only where an old driver does not tell it apart."""
+    cards = [Card("GPU-a"), Card("GPU-b", old=True)]
+    used = {device: value for (name, device), value in told(cards).items() if name == n.METRIC_HW_GPU_MEMORY_USAGE}
+    assert used == {"0": 30 * GIB, "1": 30 * GIB + RESERVED}
 
 
 @pytest.mark.covers("C-M31", "C-M32", "C-M33", "C-M34", "C-M35", "E-M10", "C-Q02")

@@ -115,7 +115,10 @@ def _labels(nvml: Any, device: Any, identity: str) -> dict[str, str]:
 
 
 def _memory(nvml: Any, device: Any, labels: dict[str, str]) -> list[Sample]:
-    memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(device, version=nvml.nvmlMemory_v2)
+    except nvml.NVMLError:  # a driver before 510: what it keeps for itself is in what is used
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
     return [
         (n.METRIC_HW_GPU_MEMORY_USAGE, memory.used, labels),
         (n.METRIC_HW_GPU_MEMORY_LIMIT, memory.total, labels),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 NVML_TEMPERATURE_GPU = 0
 NVML_DEVICE_MIG_ENABLE = 1
+nvmlMemory_v2 = 0x2000028  # noqa: N816
 _NOT_SUPPORTED = 3
 
 
@@ -33,7 +34,7 @@ def nvmlDeviceGetName(device: int) -> str:  # noqa: N802
     return "a card"
 
 
-def nvmlDeviceGetMemoryInfo(device: int) -> SimpleNamespace:  # noqa: N802
+def nvmlDeviceGetMemoryInfo(device: int, version: int | None = None) -> SimpleNamespace:  # noqa: N802
     return SimpleNamespace(used=30 * 2**30, total=80 * 2**30)
 
 
