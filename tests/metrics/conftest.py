@@ -18,6 +18,7 @@ from voicespan.metrics.instruments import views
 from voicespan.metrics.labels import labels
 from voicespan.metrics.level import LEVELS
 from voicespan.metrics.messages import messages
+from voicespan.metrics.series import series
 from voicespan.metrics.start import start
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def forget() -> None:
     labels.forget()
     audio.flows.start()
     messages.start()
+    series.start()
     calls.start()
     loop.start()
     for level in LEVELS:

@@ -1,4 +1,4 @@
-"""Histograms of what happens a hundred thousand times a second: counted in plain numbers, taken in at collection.
+"""Histograms of what happens too often to be recorded one by one: counted in plain numbers, taken in at collection.
 
 The SDK has no observable histogram. `Batch` is a measurement that stands for many, and `BatchedHistogramAggregation`
 takes it as such; single measurements of the same instrument go on as in every histogram.
@@ -20,6 +20,7 @@ from voicespan.metrics.buckets import Batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics._internal.exemplar import ExemplarReservoirBuilder
     from opentelemetry.sdk.metrics._internal.instrument import _Instrument
     from opentelemetry.sdk.metrics._internal.measurement import Measurement
@@ -48,6 +49,18 @@ class BatchedHistogramAggregation(ExplicitBucketHistogramAggregation):
         )
 
 
+def only_batches(provider: MeterProvider, record: Any) -> bool:
+    """Whether each view of the histogram with this method `record` takes batches, and there is one.
+
+    Raises:
+        AttributeError: the SDK is not the one that this was written for.
+
+    """
+    views = [view for view in provider._sdk_config.views if view._match(record.__self__)]  # noqa: SLF001 - no other way
+    kinds = [view._aggregation for view in views]  # noqa: SLF001
+    return bool(kinds) and all(isinstance(kind, BatchedHistogramAggregation) for kind in kinds)
+
+
 class _Batched(_ExplicitBucketHistogramAggregation):
     # The SDK's fields, whose types it leaves to be guessed.
     _value: Any
@@ -66,8 +79,12 @@ class _Batched(_ExplicitBucketHistogramAggregation):
             self._sum += float(batch)
             self._min = min(self._min, self._smallest(batch))
             self._max = max(self._max, batch.largest)
+        if should_sample_exemplar:
+            for value, time_ns, context in batch.exemplars:
+                self._reservoir.offer(value, time_ns, measurement.attributes, context)
 
     def _smallest(self, batch: Batch) -> float:
-        """The lower end of the first bucket with something in it: what is known of the smallest value."""
+        if batch.smallest is not None:
+            return batch.smallest
         first = next(index for index, count in enumerate(batch.counts) if count)
         return 0.0 if first == 0 else float(self._boundaries[first - 1])

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from opentelemetry.context import Context
+
+
+class Exemplar(NamedTuple):
+    """One measurement of many, with the span that it was measured in; its time is Unix time in ns."""
+
+    value: float
+    time_ns: int
+    context: Context
 
 
 class Batch(float):
@@ -14,11 +24,21 @@ class Batch(float):
 
     counts: Sequence[int]
     largest: float
+    smallest: float | None
+    """None where it is not known: the lower end of the first bucket with something in it is, then."""
+    exemplars: Sequence[Exemplar]
 
-    def __new__(cls, total: float, counts: Sequence[int], largest: float) -> Self:
+    def __new__(
+        cls,
+        total: float,
+        counts: Sequence[int],
+        largest: float,
+        smallest: float | None = None,
+        exemplars: Sequence[Exemplar] = (),
+    ) -> Self:
         """Make a batch of measurements of 0 and more."""
         made = super().__new__(cls, total)
-        made.counts, made.largest = counts, largest
+        made.counts, made.largest, made.smallest, made.exemplars = counts, largest, smallest, exemplars
         return made
 
 

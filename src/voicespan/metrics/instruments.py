@@ -26,19 +26,27 @@ if TYPE_CHECKING:
 
 BATCHED = frozenset(
     {
+        n.METRIC_GEN_AI_CLIENT_OPERATION_DURATION,
+        n.METRIC_GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
+        n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE,
         n.METRIC_VOICE_AUDIO_FRAME_JITTER,
         n.METRIC_VOICE_EVENT_LOOP_DELAY,
+        n.METRIC_VOICE_LLM_TOKEN_RATE,
         n.METRIC_VOICE_MESSAGE_PROCESS_DURATION,
+        n.METRIC_VOICE_TTS_REAL_TIME_FACTOR,
+        n.METRIC_VOICE_VAD_DETECTION_DURATION,
     }
 )
 """Histograms of what happens too often to be recorded one by one: counted in the process, taken in at collection."""
 
 METRICS = {metric.name: metric for metric in n.METRICS}
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
-_batched: set[str] = set()
-"""Not empty once a provider can take batches."""
+_flushed: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Providers at whose collections what was counted is handed over."""
 _unread: weakref.WeakSet[MeterProvider] = weakref.WeakSet()
 _made: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+_takes: weakref.WeakKeyDictionary[Any, dict[str, bool]] = weakref.WeakKeyDictionary()
+"""By provider, whether a metric takes batches."""
 
 
 def views() -> list[View]:
@@ -48,7 +56,6 @@ def views() -> list[View]:
         from voicespan.metrics.batch import BatchedHistogramAggregation
 
         batched: type[ExplicitBucketHistogramAggregation] = BatchedHistogramAggregation
-        _batched.add("views")
     except ImportError as error:  # it builds on a part of the SDK that is not public
         swallowed("metrics.batch", error)
         batched = plain
@@ -62,8 +69,37 @@ def views() -> list[View]:
 @guarded
 def record_batch(name: str, batch: Batch | None, attributes: Mapping[str, Value | None]) -> None:
     """Record many measurements at once, where the provider's views are ours."""
-    if batch is not None and _batched:
+    if batch is not None and takes_batches(name):
         take(name)(batch, labels.of(attributes), None)
+
+
+def flushed(provider: object) -> None:
+    """Take note that what was counted is handed to this provider's instruments when it is collected from."""
+    _flushed.add(provider)
+
+
+def takes_batches(name: str) -> bool:
+    """Whether a metric of the provider that is in place can be counted in the process and handed over at collection.
+
+    A histogram can where no view but ours looks at it; a counter always can.
+    """
+    provider = metrics.get_meter_provider()
+    if provider not in _flushed:
+        return False
+    known = _takes.setdefault(provider, {})
+    if name not in known:
+        known[name] = METRICS[name].instrument == "counter" or _batched(provider, name)
+    return known[name]
+
+
+def _batched(provider: Any, name: str) -> bool:
+    try:
+        from voicespan.metrics.batch import only_batches
+
+        return only_batches(provider, take(name))
+    except Exception as error:
+        swallowed("metrics.batch", error)
+        return False
 
 
 def wanted() -> bool:

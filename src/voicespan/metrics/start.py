@@ -12,10 +12,11 @@ from opentelemetry.metrics import Observation
 from voicespan import names as n
 from voicespan.metrics import audio, gpu, loop, machine
 from voicespan.metrics.calls import calls
-from voicespan.metrics.instruments import BATCHED, observe, somebody_reads, take
+from voicespan.metrics.instruments import BATCHED, flushed, observe, somebody_reads, take
 from voicespan.metrics.labels import labels
 from voicespan.metrics.level import LEVELS, connections, models, tasks, voices, waiting
 from voicespan.metrics.messages import messages
+from voicespan.metrics.series import series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +35,7 @@ def start() -> None:
     # They take their first values in a collection. It may be the last one, and then it is too late to make them.
     for name in BATCHED:
         take(name)
+    flushed(provider)
     _fork_safe()
 
 
@@ -56,8 +58,13 @@ def observed() -> dict[str, Callable[[], Iterable[Observation]]]:
         **{name: gpu.gpus.observer(name) for name in gpu.METRICS},
     }
     alive = found[n.METRIC_VOICE_SERVICE_UP]
-    found[n.METRIC_VOICE_SERVICE_UP] = lambda: [*loop.flush(), *alive()]
+    found[n.METRIC_VOICE_SERVICE_UP] = lambda: [*loop.flush(), *_flush(), *alive()]
     return found
+
+
+def _flush() -> Iterable[Observation]:
+    series.flush()
+    return ()
 
 
 def _resident() -> Iterable[Observation]:
@@ -84,6 +91,7 @@ def _after_fork() -> None:
         level.start()
     audio.flows.start()
     messages.start()
+    series.start()
     calls.start()
     loop.start()
     gpu.gpus.start()

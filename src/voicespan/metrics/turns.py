@@ -1,4 +1,4 @@
-"""What a finished turn tells that no duration of a span does, each recorded in the context of its stage.
+"""What a finished turn tells that no duration of a span does, each with the span of its stage as its exemplar.
 
 The GenAI metrics are those that the conventions ask for beside the spans.
 """
@@ -6,23 +6,24 @@ The GenAI metrics are those that the conventions ask for beside the spans.
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
-
-from opentelemetry import trace
-from opentelemetry.context import Context
 
 from voicespan import names as n
 from voicespan.metrics import instruments
-from voicespan.metrics.instruments import record
+from voicespan.metrics.series import series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from voicespan.finished import FinishedSpan, FinishedTurn
-    from voicespan.metrics.labels import Value
+    from voicespan.metrics.series import Moment
     from voicespan.record import Detection
 
-_GEN_AI = (n.GEN_AI_OPERATION_NAME, n.GEN_AI_PROVIDER_NAME, n.GEN_AI_REQUEST_MODEL, n.ERROR_TYPE)
+_MODEL = (n.GEN_AI_REQUEST_MODEL,)
+_REQUEST = (n.GEN_AI_OPERATION_NAME, n.GEN_AI_PROVIDER_NAME, n.GEN_AI_REQUEST_MODEL)
+_OUTCOME = (*_REQUEST, n.ERROR_TYPE)
+_USAGE = (*_REQUEST, n.GEN_AI_TOKEN_TYPE, n.VOICE_GENERATION_DISCARDED)
 _OPERATIONS = frozenset({"chat", "speech_to_text", "text_to_speech"})
 _TOKENS = {"input": n.GEN_AI_USAGE_INPUT_TOKENS, "output": n.GEN_AI_USAGE_OUTPUT_TOKENS}
 
@@ -41,54 +42,47 @@ def measure(turn: FinishedTurn, *, gen_ai: bool = True) -> None:
             _gen_ai(turn, span)
     if not turn.late and turn.outcome in ("error", "timeout"):
         kind = turn.root.attributes.get(n.ERROR_TYPE, turn.outcome)
-        record(n.METRIC_VOICE_SESSION_ERRORS, 1, {n.ERROR_TYPE: str(kind)}, _context(turn, turn.root))
+        series.add(n.METRIC_VOICE_SESSION_ERRORS, 1, (n.ERROR_TYPE,), (str(kind),), _moment(turn, turn.root))
 
 
 def detected(detections: Iterable[Detection], turn: FinishedTurn | None) -> None:
     """Record what the speech detector said, also where no turn came of it."""
     vad = turn.get(n.SPAN_VAD) if turn is not None else None
-    context = _context(turn, vad) if turn is not None and vad is not None else None
+    moment = _moment(turn, vad) if turn is not None and vad is not None else None
     for event, decided_ns, real_ns in detections:
-        labels: dict[str, Value | None] = {n.VOICE_VAD_EVENT: event}
-        record(n.METRIC_VOICE_VAD_EVENTS, 1, labels, context)
+        series.add(n.METRIC_VOICE_VAD_EVENTS, 1, (n.VOICE_VAD_EVENT,), (event,), moment)
         if real_ns is not None:
-            record(n.METRIC_VOICE_VAD_DETECTION_DURATION, max(0, decided_ns - real_ns) / 1e9, labels, context)
+            detection_s = max(0, decided_ns - real_ns) / 1e9
+            series.add(n.METRIC_VOICE_VAD_DETECTION_DURATION, detection_s, (n.VOICE_VAD_EVENT,), (event,), moment)
 
 
 def _value(turn: FinishedTurn, span: FinishedSpan, metric: str, attribute: str) -> None:
     value = span.attributes.get(attribute)
     if isinstance(value, float | int):
-        model = span.attributes.get(n.GEN_AI_REQUEST_MODEL)
-        record(metric, value, {n.GEN_AI_REQUEST_MODEL: _word(model)}, _context(turn, span))
+        series.add(metric, value, _MODEL, (_word(span, n.GEN_AI_REQUEST_MODEL),), _moment(turn, span))
 
 
 def _gen_ai(turn: FinishedTurn, span: FinishedSpan) -> None:
-    context = _context(turn, span)
-    attributes = {key: _word(span.attributes.get(key)) for key in _GEN_AI}
-    if attributes[n.GEN_AI_OPERATION_NAME] is None:
-        attributes[n.GEN_AI_OPERATION_NAME] = "chat"
-    elsewhere = _recorded_by_client(attributes[n.GEN_AI_PROVIDER_NAME])
+    moment = _moment(turn, span)
+    provider, error = _word(span, n.GEN_AI_PROVIDER_NAME), _word(span, n.ERROR_TYPE)
+    request = _word(span, n.GEN_AI_OPERATION_NAME) or "chat", provider, _word(span, n.GEN_AI_REQUEST_MODEL)
+    elsewhere = _recorded_by_client(provider)
     if not elsewhere:
-        record(n.METRIC_GEN_AI_CLIENT_OPERATION_DURATION, span.duration_ns / 1e9, attributes, context)
-    first = span.attributes.get(n.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
-    if isinstance(first, float | int):
-        record(n.METRIC_GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK, first, attributes, context)
+        duration_s = span.duration_ns / 1e9
+        series.add(n.METRIC_GEN_AI_CLIENT_OPERATION_DURATION, duration_s, _OUTCOME, (*request, error), moment)
+    first_s = span.attributes.get(n.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)
+    if isinstance(first_s, float | int):
+        series.add(n.METRIC_GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK, first_s, _OUTCOME, (*request, error), moment)
     if elsewhere:
         return
-    del attributes[n.ERROR_TYPE]
     discarded = True if span.attributes.get(n.VOICE_GENERATION_DISCARDED) is True else None
     for kind, attribute in _TOKENS.items():
         tokens = span.attributes.get(attribute)
         if isinstance(tokens, int):
-            labels: dict[str, Value | None] = {
-                **attributes,
-                n.GEN_AI_TOKEN_TYPE: kind,
-                n.VOICE_GENERATION_DISCARDED: discarded,
-            }
-            record(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, tokens, labels, context)
+            series.add(n.METRIC_GEN_AI_CLIENT_TOKEN_USAGE, tokens, _USAGE, (*request, kind, discarded), moment)
 
 
-def _recorded_by_client(provider: Value | None) -> bool:
+def _recorded_by_client(provider: str | None) -> bool:
     """Whether the instrumentation of the provider's own client records these metrics already."""
     module = sys.modules.get("opentelemetry.instrumentation.openai_v2")
     if module is None or provider not in ("openai", None):
@@ -96,12 +90,10 @@ def _recorded_by_client(provider: Value | None) -> bool:
     return bool(getattr(module.OpenAIInstrumentor(), "is_instrumented_by_opentelemetry", False))
 
 
-def _word(value: object) -> Value | None:
+def _word(span: FinishedSpan, key: str) -> str | None:
+    value = span.attributes.get(key)
     return value if isinstance(value, str) else None
 
 
-def _context(turn: FinishedTurn, span: FinishedSpan) -> Context:
-    """Return a context with this span, so that the measurement's exemplar is its trace."""
-    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if turn.sampled else trace.TraceFlags.DEFAULT)
-    identity = trace.SpanContext(turn.trace_id, span.span_id, is_remote=False, trace_flags=flags)
-    return trace.set_span_in_context(trace.NonRecordingSpan(identity), Context())
+def _moment(turn: FinishedTurn, span: FinishedSpan) -> Moment | None:
+    return (time.time_ns(), turn.trace_id, span.span_id) if turn.sampled else None
