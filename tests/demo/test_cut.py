@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.stillness import steadily
 
 from voicespan import names as n
 
@@ -18,6 +20,8 @@ from .relay import relayed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from voicespan.local.span import Span
+
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.timeout(240),
@@ -29,13 +33,26 @@ PLAYS = """() => window.perfTracker.metrics().turns.some(({ marks }) =>
 OVER = """() => document.querySelectorAll(".turn").length === 3 && !document.querySelector(".turn.open")"""
 
 
-def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path: Path) -> None:
-    """The user interrupts while nothing passes; afterwards each mark of the page is in its turn, once, at its time."""
-    script(tmp_path / "said.wav", ((4.5, STORY), (5.0, BALANCE)))
+@dataclass(frozen=True)
+class Cut:
+    """What is known of a call whose network was cut for a while; times are ms of the page's clock."""
+
+    cut_ms: float
+    mended_ms: float
+    origin_ms: float
+    turns: list[dict[str, Any]]
+    """As the page's tracker has them."""
+    told: list[list[Span]]
+    """As the agent has told of them."""
+
+
+def cut(directory: Path) -> Cut:
+    """Ask for a story, and interrupt it while nothing passes."""
+    script(directory / "said.wav", ((4.5, STORY), (5.0, BALANCE)))
     with (
-        demo(tmp_path) as address,
+        demo(directory) as address,
         relayed(address) as network,
-        chromium(tmp_path / "said.wav") as browser,
+        chromium(directory / "said.wav") as browser,
     ):
         page = browser.new_page()
         page.goto(network.address)
@@ -47,10 +64,21 @@ def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path: Path) -> None:
         mended_ms = page.evaluate("() => performance.now()")
         network.mend()
         page.wait_for_function(OVER, timeout=60_000)
-        origin_ms = page.evaluate("() => performance.timeOrigin")
         turns = page.evaluate("() => window.perfTracker.metrics().turns")
-        reader = Reader(tmp_path / "demo.db")
-        told = [list(reader.spans(turn["traceparent"].split("-")[1])) for turn in turns]
+        reader = Reader(directory / "demo.db")
+        return Cut(
+            cut_ms,
+            mended_ms,
+            origin_ms=page.evaluate("() => performance.timeOrigin"),
+            turns=turns,
+            told=[list(reader.spans(turn["traceparent"].split("-")[1])) for turn in turns],
+        )
+
+
+def test_a_network_cut_for_ten_seconds_loses_no_mark(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The user interrupts while nothing passes; afterwards each mark of the page is in its turn, once, at its time."""
+    call = steadily(lambda: cut(tmp_path_factory.mktemp("cut")))
+    cut_ms, mended_ms, origin_ms, turns, told = call.cut_ms, call.mended_ms, call.origin_ms, call.turns, call.told
     assert len(turns) == 3
     for turn, spans in zip(turns, told, strict=True):
         (root,) = of(spans, n.SPAN_TURN)

@@ -242,17 +242,20 @@ def clock_of(offset_ns: int, at_ns: int) -> dict[str, Any]:
 
 
 async def test_a_page_says_anew_when_its_samples_were_taken(voice: VoiceRecorder) -> None:
-    """A sound card that drifts is followed: the latest word on a sample counts for those around it."""
+    """A sound card that drifts is followed; what was lost before a sample moves those after it, and none before."""
     now_ns, offset_ns = voice.clock.monotonic_ns(), 7_000_000_000
     socket = FakeSocket(
         clock_of(offset_ns, now_ns),
         told(protocol.START, at=now_ns + offset_ns),
-        told(protocol.MICROPHONE, sample=pcm.RATE, at=now_ns + offset_ns + 1_040_000_000),
+        told(protocol.MICROPHONE, sample=0, at=now_ns + offset_ns + 3_000_000),
+        told(protocol.MICROPHONE, sample=pcm.RATE, at=now_ns + offset_ns + 1_300_000_000),
+        told(protocol.MICROPHONE, sample=pcm.RATE, at=now_ns + offset_ns + 1_304_000_000),
     )
     with voice.session() as session:
         async with Line(cast("Any", socket), session) as line:
             assert [each async for each in line.frames()] == []
-            assert line.spoken_at(2 * pcm.RATE) == now_ns + 2_040_000_000
+            assert line.spoken_at(pcm.RATE // 2) == now_ns + 503_000_000
+            assert line.spoken_at(2 * pcm.RATE) == now_ns + 2_304_000_000
 
 
 async def test_a_page_that_silences_the_reply_says_when(voice: VoiceRecorder) -> None:

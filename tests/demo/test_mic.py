@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.stillness import steadily
 
 from voicespan import names as n
 
@@ -30,7 +31,7 @@ from .browser import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from voicespan.local.span import Span
 
@@ -97,9 +98,12 @@ class Conversation:
 
 
 @pytest.fixture(scope="module")
-def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversation]:
+def conversation(tmp_path_factory: pytest.TempPathFactory) -> Conversation:
     """A conversation through the page."""
-    directory = tmp_path_factory.mktemp("mic")
+    return steadily(lambda: held(tmp_path_factory.mktemp("mic")))
+
+
+def held(directory: Path) -> Conversation:
     length_s = script(directory / "said.wav", SAID)
     lines: list[str] = []
     errors: list[str] = []
@@ -118,12 +122,12 @@ def conversation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversat
         page.get_by_role("button", name="Hang up").click()
         page.wait_for_timeout(4000)
         page.screenshot(path=directory / "page.png", full_page=True)
-        yield Conversation(
+        return Conversation(
             reader=Reader(directory / "demo.db"),
             recorded=page.evaluate("() => ({ ...window.recorded, origin: performance.timeOrigin })"),
             metrics=page.evaluate("() => window.perfTracker.metrics()"),
             lines=lines,
-            errors=errors,
+            errors=list(errors),
             cards=page.evaluate("() => [...document.querySelectorAll('.turn')].map((turn) => turn.dataset.trace)"),
             shown=page.evaluate("() => [...document.querySelectorAll('.turn')].map((turn) => turn.innerText)"),
             bubbles=page.evaluate(

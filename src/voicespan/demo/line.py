@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -27,6 +28,8 @@ AUDIO = "AudioFrame"
 _FRAME_S = pcm.FRAME_MS / 1000
 _LEAD_S = 0.1
 """Frames leave this much before they are due to play, so that the network's jitter is not heard."""
+_ANCHORS = 8
+"""So many of the caller's words on when its samples were taken are kept."""
 _AHEAD_FRAMES = 50
 """How much may wait here; the speech worker is held back beyond it."""
 
@@ -47,7 +50,8 @@ class Line:
         self._incoming: asyncio.Queue[bytes | Silenced | None] = asyncio.Queue()
         self._outgoing: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
-        self._started_ns: int | None = None
+        self._taken: deque[tuple[int, int]] = deque(maxlen=_ANCHORS)
+        """From which sample on, and when it was taken, on the caller's clock."""
         self.speaker = Speaker(self._send, dropped=self._dropped)
 
     async def __aenter__(self) -> Self:
@@ -66,9 +70,10 @@ class Line:
 
     def spoken_at(self, sample: int) -> int | None:
         """Return when the caller spoke this sample, on this machine's clock; None while its clock is unknown."""
-        if self._started_ns is None:
+        if not self._taken:
             return None
-        return self._session.remote_clock.local_ns(self._started_ns + sample * 1_000_000_000 // pcm.RATE)
+        first, at_ns = next((each for each in reversed(self._taken) if each[0] <= sample), self._taken[0])
+        return self._session.remote_clock.local_ns(at_ns + (sample - first) * 1_000_000_000 // pcm.RATE)
 
     def announce(self, turn: Turn, *, initiator: str = "user") -> None:
         """Tell the caller which trace its utterance has, or what the agent says by itself."""
@@ -143,12 +148,14 @@ class Line:
             case protocol.CLOCK:
                 self._session.remote_clock.exchange(message["t0"], message["t1"], message["t2"], message["t3"])
             case protocol.START:
-                self._started_ns = message["at"]
+                self._taken.append((0, message["at"]))
                 self._session.media_up(at=local_ns(message["at"]))
                 if message.get("again"):
                     metrics.client_reconnected()
             case protocol.MICROPHONE:
-                self._started_ns = message["at"] - message["sample"] * 1_000_000_000 // pcm.RATE
+                if self._taken and self._taken[-1][0] == message["sample"]:
+                    self._taken.pop()
+                self._taken.append((message["sample"], message["at"]))
             case protocol.CANCEL:
                 self._incoming.put_nowait(Silenced(local_ns(message["at"])))
             case protocol.TROUBLE:

@@ -14,7 +14,10 @@ from typing import Any
 START = "start"
 """`at`: the microphone's first sample was taken then; `again`: how often it was tried in vain before."""
 MICROPHONE = "microphone"
-"""`sample`, `at`: its sample with this number was taken then; said anew now and then, because sound cards drift."""
+"""`sample`, `at`: its sample with this number was taken then, and those after it without a gap.
+
+Said anew now and then, because sound cards drift, and for a later sample when some before it were lost.
+"""
 TROUBLE = "trouble"
 """`error`: something went wrong at the caller's end."""
 PING = "ping"

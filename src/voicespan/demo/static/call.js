@@ -1,7 +1,7 @@
 // One call: what this page and the agent say to each other (voicespan.demo.protocol), and what the tracker is told.
 
 const ANCHOR_MS = 2000; // so often the agent is told when the microphone's samples were taken
-const MOVED_MS = 10; // and at once when that has moved
+const MOVED_MS = 10; // and at once when that has moved: samples were lost
 const START_MS = 300; // the clocks are compared meanwhile
 const ns = (ms) => Math.round(ms * 1e6);
 
@@ -11,7 +11,7 @@ export class Call {
   #socket = null;
   #waiting = []; // the first frames, until the agent can place them
   #first = 0; // the sample with which this call begins
-  #anchored = null; // when the first sample of this call was taken, as the agent was told last
+  #anchored = null; // what the agent was told last of when samples were taken
   #hungUp = false;
 
   constructor(tracker, microphone, speaker) {
@@ -78,15 +78,18 @@ export class Call {
     frames.forEach((frame) => this.#send(frame));
   }
 
+  /** From which sample on when was taken what. */
   #anchor() {
-    const sample = this.microphone.samples;
-    this.#anchored = { at: performance.now(), zero: this.microphone.takenAt(0) };
-    this.#tell({ type: "microphone", sample: sample - this.#first, at: ns(this.microphone.takenAt(sample)) });
+    const sample = Math.max(this.#first, this.microphone.since);
+    const taken = this.microphone.takenAt(sample);
+    this.#anchored = { told: performance.now(), sample, taken };
+    this.#tell({ type: "microphone", sample: sample - this.#first, at: ns(taken) });
   }
 
   get #moved() {
-    const { at, zero } = this.#anchored;
-    return performance.now() - at > ANCHOR_MS || Math.abs(this.microphone.takenAt(0) - zero) > MOVED_MS;
+    const { told, sample, taken } = this.#anchored;
+    const lost = sample < this.microphone.since || Math.abs(this.microphone.takenAt(sample) - taken) > MOVED_MS;
+    return lost || performance.now() - told > ANCHOR_MS;
   }
 
   #send(frame) {

@@ -28,7 +28,9 @@ export class Microphone {
   /** Whether the agent is heard now. */
   replying = () => false;
   level = 0;
-  #arrivals = []; // when the microphone began, by the arrival of each of the last frames
+  since = 0; // the sample from which on nothing was lost
+  #arrivals = []; // when the microphone began, by the arrival of each of the last frames: as if nothing had been lost
+  #before = 0; // the same of the samples before `since`
   #frames = 0;
   #noise = 0.002;
   #loud = [];
@@ -70,7 +72,7 @@ export class Microphone {
 
   /** When the sample with this number was taken: no frame can arrive before it was, so the earliest arrival counts. */
   takenAt(sample) {
-    return Math.min(...this.#arrivals) + sample / 16 - this.#latency;
+    return (sample < this.since ? this.#before : Math.min(...this.#arrivals)) + sample / 16 - this.#latency;
   }
 
   #take({ pcm, taken }) {
@@ -79,10 +81,18 @@ export class Microphone {
     this.#frames += 1;
     this.#arrivals.push(arrival - this.#frames * FRAME_MS);
     if (this.#arrivals.length > KEPT_FRAMES) this.#arrivals.shift();
-    const recent = this.#arrivals.slice(-RECENT_FRAMES);
-    if (Math.min(...recent) - Math.min(...this.#arrivals) > LOST_MS) this.#arrivals = recent;
+    this.#lost();
     this.#hear(new Int16Array(pcm));
     this.onframe(pcm);
+  }
+
+  #lost() {
+    const recent = this.#arrivals.slice(-RECENT_FRAMES);
+    const began = Math.min(...this.#arrivals);
+    if (Math.min(...recent) - began <= LOST_MS) return;
+    this.#before = began;
+    this.#arrivals = recent;
+    this.since = (this.#frames - recent.length) * 320;
   }
 
   #hear(samples) {
