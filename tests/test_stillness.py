@@ -10,9 +10,15 @@ import pytest
 from tests import stillness
 
 
+def watching() -> list[psutil.Process]:
+    """The watches of this process; other tests may have left children of their own."""
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in living if stillness.__file__ in child.cmdline()]
+
+
 def frozen(seconds: float) -> None:
     """Stop the watching process, as a machine that stands still would."""
-    (watch,) = psutil.Process().children()
+    (watch,) = watching()
     watch.suspend()
     time.sleep(seconds)
     watch.resume()
@@ -38,4 +44,4 @@ def test_an_error_in_what_is_measured_is_not_hidden() -> None:
     """What fails by itself fails at once, and leaves no watch behind."""
     with pytest.raises(ZeroDivisionError):
         stillness.steadily(lambda: 1 // 0)
-    assert psutil.Process().children() == []
+    assert watching() == []

@@ -54,6 +54,8 @@ SWEEP_S = 0.1
 """How often open turns are looked at for their end."""
 BREATH_NS = 1_000_000
 """How long the thread works on finished turns before it lets others have the interpreter."""
+SWEPT_AT_ONCE = 256
+"""How many open turns it looks at before it does so: as long as that takes, at most."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
 _SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)
@@ -352,8 +354,10 @@ class BackgroundRecorder:
         tasks.settle()
         now_ns = self.clock.monotonic_ns()
         turns = self.open_turns()
-        for turn in turns:
+        for number, turn in enumerate(turns, 1):
             turn.session.close_if_due(turn, now_ns)
+            if number % SWEPT_AT_ONCE == 0:
+                time.sleep(0)
         for turn in turns[: max(0, len(turns) - MAX_OPEN_TURNS)]:
             diagnostics.counters.add("turn.over_limit")
             turn.session.shut_down(now_ns)

@@ -35,18 +35,17 @@ def outcome(record: TurnRecord, failure: Failure | None) -> tuple[str, str | Non
     """
     heard = record.playback.first_sent_ns is not None
     replied = heard and not record.playback.filler_only
-    speechless = _speechless(record)
     if record.barge_in is not None and heard:
         return "interrupted", None
     if failure is not None:
         return "error", None
-    if record.close == "limit" or (record.close == "idle" and not replied and not speechless):
+    if record.close == "limit" or (record.close == "idle" and not replied and not _speechless(record)):
         return "timeout", None
     if replied or record.close == "transferred":
         return "completed", None
     if record.close in ("superseded", "user_left"):
         return "no_reply", record.close
-    if speechless or record.close == "dismissed":
+    if record.close == "dismissed" or _speechless(record):
         return "no_reply", "no_speech"
     return "no_reply", "suppressed" if record.suppressed else None
 

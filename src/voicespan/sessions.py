@@ -209,7 +209,7 @@ class Session:
     def turn(self) -> Turn | None:
         """The latest turn that is open."""
         for turn in reversed(self._turns):
-            if turn.open:
+            if turn.open and turn.yielded_ns is None:
                 return turn
         return None
 
@@ -217,7 +217,8 @@ class Session:
     def replying(self) -> Turn | None:
         """The latest open turn that is being answered, or in which the agent speaks: not one that is a mere onset."""
         for turn in reversed(self._turns):
-            if turn.open and (turn.record.committed_ns is not None or turn.record.trigger is not None):
+            begun = turn.record.committed_ns is not None or turn.record.trigger is not None
+            if begun and turn.open and turn.yielded_ns is None:
                 return turn
         return None
 

@@ -185,6 +185,21 @@ def test_an_interrupted_turn_waits_no_longer_than_two_seconds(voice: VoiceRecord
     assert voice.turns[0].outcome == "interrupted"
 
 
+def test_a_turn_that_waits_for_its_client_is_not_what_is_worked_on(voice: VoiceRecorder) -> None:
+    """When the next turn is over before the client has told of the one before, the session has no turn any more."""
+    with voice.session() as session:
+        turn = interrupted(voice, session)
+        successor = session.turn
+        assert successor is not None
+        assert successor is not turn
+        successor.suppressed()
+        successor.end()
+        session.close_if_due(successor, voice.clock.now_ns)
+        assert (successor.open, turn.open) == (False, True)
+        assert session.turn is session.replying is None
+        assert session.user_turn().over is None
+
+
 def test_an_interrupted_turn_waits_for_no_client_that_does_not_report(voice: VoiceRecorder) -> None:
     """Where no client reports, an interrupted turn is over as soon as the next utterance is committed."""
     with voice.session() as session:

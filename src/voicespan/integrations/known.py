@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -18,6 +19,7 @@ from voicespan.integrations import asgi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from importlib.metadata import Distribution
 
     from opentelemetry.util._importlib_metadata import EntryPoint
 
@@ -64,6 +66,8 @@ class Library:
         if not entries:
             if self.below is not None and version(self.below) is not None:
                 return None
+            if only_ours(self.distribution):
+                return State(f"{title} is there for voicespan itself: a service's own use of it makes no spans")
             return State(
                 f"{title} is not instrumented: its instrumentation is not installed",
                 f"pip install '{self.comes_with}'",
@@ -217,6 +221,36 @@ def version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def only_ours(distribution: str) -> bool:
+    """Whether a library is there for voicespan or OpenTelemetry alone: nobody has asked for it, or requires it."""
+    import importlib.metadata
+
+    from packaging.utils import canonicalize_name
+
+    name = canonicalize_name(distribution)
+    for other in importlib.metadata.distributions():
+        owner = canonicalize_name(other.metadata["Name"] or "")
+        if owner == name and other.read_text("REQUESTED") is not None:
+            return False
+        if owner != "voicespan" and not owner.startswith("opentelemetry-") and name in _required(other):
+            return False
+    return True
+
+
+def _required(distribution: Distribution) -> set[str]:
+    """The distributions that this one needs, without its extras."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    found = set()
+    for each in distribution.requires or ():
+        with contextlib.suppress(InvalidRequirement):
+            requirement = Requirement(each)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                found.add(str(canonicalize_name(requirement.name)))
+    return found
 
 
 def unknown() -> Iterator[str]:

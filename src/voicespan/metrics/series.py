@@ -31,9 +31,11 @@ _Key = tuple[str, tuple[str, ...], tuple["Value | None", ...]]
 class _Series:
     """A histogram's measurements with one set of labels, or what was added to a counter."""
 
-    __slots__ = ("counts", "exemplars", "largest", "limits", "smallest", "sum")
+    __slots__ = ("counts", "exemplars", "largest", "limits", "smallest", "sum", "take")
 
     def __init__(self, metric: str) -> None:
+        # Made now: the next collection may be the last one, and then it is too late.
+        self.take = instruments.take(metric)
         self.limits = instruments.METRICS[metric].boundaries
         self.counts = [0] * (len(self.limits) + 1)
         self.sum: float = 0
@@ -53,7 +55,7 @@ class _Series:
 
     def hand_over(self, metric: str, attributes: dict[str, Value]) -> None:
         """Record everything at once."""
-        take = instruments.take(metric)
+        take = self.take
         exemplars = [Exemplar(value, moment[0], _context(moment)) for value, moment in self.exemplars.values()]
         # With a sampled context, so that the SDK's filter lets the exemplars pass.
         context = exemplars[-1].context if exemplars else Context()

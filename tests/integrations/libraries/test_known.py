@@ -138,6 +138,47 @@ def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
     assert missing.examined() is None
 
 
+class Brought:
+    """A distribution, as far as it matters who needs it."""
+
+    def __init__(self, name: str, *requires: str, requested: bool = False) -> None:
+        self.metadata = {"Name": name}
+        self.requires = list(requires)
+        self._requested = requested
+
+    def read_text(self, name: str) -> str | None:
+        return "" if name == "REQUESTED" and self._requested else None
+
+
+OURS_NEED_IT = (
+    Brought("voicespan", "Star_Lette>=1 ; extra == 'ui'"),
+    Brought("opentelemetry-exporter-x", "star-lette"),
+    Brought("elsewhere", "star-lette ; extra == 'web'", "what is this"),
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "alone"),
+    [
+        ((Brought("star.lette"),), True),
+        ((Brought("star.lette", requested=True),), False),
+        ((Brought("star.lette"), Brought("web-framework", "Star.Lette>0.4")), False),
+    ],
+    ids=["nobody else", "asked for", "required"],
+)
+def test_a_library_that_only_voicespan_needs_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, there: tuple[Brought, ...], alone: bool
+) -> None:
+    """What was installed for voicespan itself is no warning; what somebody asked for, or needs, is."""
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [*there, *OURS_NEED_IT])
+    monkeypatch.setattr(known, "version", {"star-lette": "1.0"}.get)
+    installed(monkeypatch)
+    state = Library(("x",), "star-lette", "x", "voicespan[http]").examined()
+    assert state is not None
+    assert (state.remedy == "") is alone
+    assert ("for voicespan itself" in state.message) is alone
+
+
 def test_the_doctor_misses_the_instrumentation_of_starlette(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starlette has one of its own, which the doctor names where there is no FastAPI to come with."""
     versions = {"starlette": "1.10.0", "fastapi": "0.165.0"}
