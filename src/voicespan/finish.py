@@ -317,11 +317,7 @@ class _Finisher:
 
 def _identity(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     """What a milestone repeats from its stage: model, voice, language, worker."""
-    same: dict[str, AttributeValue] = {}
-    for key in _COPIED:
-        if key in attributes:
-            same[key] = attributes[key]
-    return same
+    return {key: attributes[key] for key in _COPIED if key in attributes}
 
 
 def _reply_end(record: TurnRecord) -> int | None:

@@ -149,7 +149,6 @@ class Writer:
         self._names = Remembered(_name)
         self._errors = Remembered(_error)
         self._events = Remembered(self._event_name)
-        self._bare_events = Remembered(self._bare_event)
         self._strings: Remembered[tuple[str, Any]] = Remembered(self._string)
         self._values = _ByType({bool: Remembered(self._truth), int: Remembered(self._integer)})
         self._doubles = Remembered(self._double)
@@ -162,26 +161,10 @@ class Writer:
 
         """
         parts: list[bytes] = []
-        names, most_attributes = self._names, self._most_attributes
         try:
             trace_id = b"\x0a\x10" + turn.trace_id.to_bytes(16, "big") + b"\x12\x08"
-            for span in turn.spans:  # in one piece: a dozen calls for every turn are saved
-                attributes, parent_id = span.attributes, span.parent_id
-                own = [
-                    _ROOT(trace_id, span.span_id)
-                    if parent_id is None
-                    else _CHILD(trace_id, span.span_id, 0x2208, parent_id),
-                    names[span.name, span.kind],
-                    _TIMES(0x39, span.start_ns, 0x41, span.end_ns),
-                ]
-                if attributes:
-                    if len(attributes) > most_attributes:
-                        raise Unfit
-                    own += self._attributes(attributes)
-                if span.events or span.links:
-                    own += self._events_and_links(span)
-                own.append(_END if span.error is None else self._errors[span.error])
-                written = b"".join(own)
+            for span in turn.spans:
+                written = self._span(trace_id, span)
                 length = len(written)
                 parts.append(_SPAN_OF[length] if length < _USUAL else b"\x12" + varint(length))
                 parts.append(written)
@@ -189,17 +172,28 @@ class Writer:
             raise Unfit from error
         return b"".join(parts)
 
-    def _events_and_links(self, span: FinishedSpan) -> list[bytes]:
-        if len(span.events) > self._most_events or len(span.links) > self._most_links:
-            raise Unfit
-        parts: list[bytes] = []
-        for event in span.events:
-            if event.attributes:
+    def _span(self, trace_id: bytes, span: FinishedSpan) -> bytes:
+        attributes, parent_id = span.attributes, span.parent_id
+        parts = [
+            _ROOT(trace_id, span.span_id) if parent_id is None else _CHILD(trace_id, span.span_id, 0x2208, parent_id),
+            self._names[span.name, span.kind],
+            _TIMES(0x39, span.start_ns, 0x41, span.end_ns),
+        ]
+        if attributes:
+            if len(attributes) > self._most_attributes:
+                raise Unfit
+            parts += self._attributes(attributes)
+        if span.events:
+            if len(span.events) > self._most_events:
+                raise Unfit
+            for event in span.events:
                 parts += self._event(event)
-            else:
-                parts += self._bare_events[event.name], _MOMENT(0x09, event.time_ns), self._events[event.name]
-        parts += map(self._link, span.links)
-        return parts
+        if span.links:
+            if len(span.links) > self._most_links:
+                raise Unfit
+            parts += map(self._link, span.links)
+        parts.append(_END if span.error is None else self._errors[span.error])
+        return b"".join(parts)
 
     def _attributes(self, attributes: Attributes) -> list[bytes]:
         """The attributes as fields of a span."""
@@ -215,6 +209,8 @@ class Writer:
 
     def _event(self, event: Event) -> tuple[bytes, ...]:
         name, time = self._events[event.name], _MOMENT(0x09, event.time_ns)
+        if not event.attributes:
+            return b"\x5a", varint(len(name) + 9), time, name
         if len(event.attributes) > self._most_event_attributes:
             raise Unfit
         own = b"".join([b"\x1a" + each[1:] for each in self._attributes(event.attributes)])
@@ -232,10 +228,6 @@ class Writer:
         if not self._content and name in MESSAGES:
             raise Unfit
         return _text(b"\x12", redact(name))
-
-    def _bare_event(self, name: str) -> bytes:
-        """The beginning of an event without attributes; its time and name follow."""
-        return b"\x5a" + varint(len(self._events[name]) + 9)
 
     # Attributes, each with the tag that it has in a span
 
