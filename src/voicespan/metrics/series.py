@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from voicespan.guard import guarded
 from voicespan.metrics import instruments
 from voicespan.metrics.buckets import Batch, Exemplar
 from voicespan.metrics.labels import labels
@@ -53,6 +54,7 @@ class _Series:
         if moment is not None:
             self.exemplars[bucket] = value, moment
 
+    @guarded
     def hand_over(self, metric: str, attributes: dict[str, Value]) -> None:
         """Record everything at once."""
         take = self.take
