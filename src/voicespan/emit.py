@@ -55,7 +55,7 @@ SWEEP_S = 0.1
 BREATH_NS = 1_000_000
 """How long the thread works on finished turns before it lets others have the interpreter."""
 SWEPT_AT_ONCE = 256
-"""How many open turns it looks at before it does so: as long as that takes, at most."""
+"""How many open turns it looks at, likewise; that takes about half of this time."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
 _SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)

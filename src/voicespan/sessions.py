@@ -207,7 +207,7 @@ class Session:
 
     @property
     def turn(self) -> Turn | None:
-        """The latest turn that is open."""
+        """The latest turn that is open, but for one that was interrupted and only waits for its client's report."""
         for turn in reversed(self._turns):
             if turn.open and turn.yielded_ns is None:
                 return turn
