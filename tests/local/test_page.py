@@ -212,9 +212,12 @@ _COLOURS = """async () => {
 @needs_chromium
 def test_a_dot_says_how_its_turn_went(browser: Browser, receiver: Receiver) -> None:
     """Within the objective, slower, unanswered (a ring), an error (a cross); the objective is a line between them."""
-    unanswered = recent(4, 1.1)
+    # Dots are see-through, and one on a line of the grid has another colour: halfway between two lines, 5 s apart.
+    ago_s = 600 + (time.time() + 2.5) % 5
+    unanswered = recent(4, 1.1, ago_s=ago_s)
     unanswered.last().name = "voice.unanswered"
-    add(receiver, recent(1, 0.4), recent(2, 0.45), recent(3, 0.9), unanswered, recent(5, 0.5, outcome="error"))
+    answered = (recent(index, silence_s, ago_s=ago_s) for index, silence_s in ((1, 0.4), (2, 0.45), (3, 0.9)))
+    add(receiver, *answered, unanswered, recent(5, 0.5, ago_s=ago_s, outcome="error"))
     with opened(browser, receiver, expected=("willReadFrequently",)) as page:
         found = page.evaluate(_COLOURS)
         assert found["dots"] == ["--accent", "--accent", "--slow", "none", "--bad"]
