@@ -19,7 +19,7 @@ REPEAT_AFTER_S = 60.0
 _MAX_KEYS = 512
 _MAX_COUNTERS = 256
 _OTHER = "other"
-_LOCK_TIMEOUT_S = 0.05
+LOCK_TIMEOUT_S = 0.05
 
 _said: dict[str, tuple[float]] = {}
 
@@ -106,7 +106,7 @@ class Counters:
     def add(self, name: str, count: int = 1) -> None:
         """Add `count` to `name`."""
         # With a time-out: a signal may have stopped the very thread that holds the lock, and its handler waits for us.
-        locked = self._lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        locked = self._lock.acquire(timeout=LOCK_TIMEOUT_S)
         try:
             if name not in self._counts and len(self._counts) >= self._max_names:
                 name = _OTHER

@@ -39,6 +39,7 @@ _COPIED = (n.GEN_AI_REQUEST_MODEL, *_OF_VOICE)
 _SHARES = {stage: f"voice.response.share.{stage}" for stage in n.SHARE_STAGES}
 
 _START = attrgetter("start_ns")
+_END = attrgetter("end_ns")
 _TIME = attrgetter("time_ns")
 
 
@@ -78,7 +79,7 @@ class _Finisher:
         spoken = record.trigger is None and record.input == "speech"
         if spoken:
             self._vad()
-            if record.transcript_ns is not None and not any(stage.component == "asr" for stage in record.stages):
+            if record.transcript_ns is not None and "asr" not in [stage.component for stage in record.stages]:
                 self._implicit_asr(record.transcript_ns)
         for stage in record.stages:
             if not _outlives(record, stage):
@@ -205,8 +206,9 @@ class _Finisher:
         bottleneck = max(shares, key=shares.__getitem__)
         by_key = self.by_key
         for key in critical:
-            if key in by_key:
-                by_key[key].attributes[n.VOICE_CRITICAL_PATH] = True
+            span = by_key.get(key)
+            if span is not None:
+                span.attributes[n.VOICE_CRITICAL_PATH] = True
         attributes: dict[str, AttributeValue] = {
             n.VOICE_RESPONSE_FROM: silence.source,
             n.VOICE_MEASUREMENT_POINT: record.observed_at if silence.answered else "server",
@@ -258,7 +260,7 @@ class _Finisher:
 
     def _root(self, *, spoken: bool) -> None:
         record, root, attributes = self.record, self.root, self.root.attributes
-        end_ns = max([span.end_ns for span in self.spans], default=root.start_ns)
+        end_ns = max(map(_END, self.spans), default=root.start_ns)
         if not self.spans or self.outcome in ("timeout", "no_reply") or record.close == "user_left":
             end_ns = max(end_ns, waited_until(record) + self.offset_ns)
         root.end_ns = end_ns

@@ -23,6 +23,9 @@ SpanKey = tuple[int, str]
 _START = attrgetter("start_ns")
 _ASKED = {"llm": n.SPAN_LLM, "tool": n.SPAN_EXECUTE_TOOL, "realtime": n.SPAN_REALTIME}
 """What is asked before the voice begins; its component is the name of its share."""
+_ENDPOINT = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
+_TRANSCRIPT = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
+_NETWORK = ((0, n.SPAN_PLAYBACK), (0, n.SPAN_PLAYBACK_START))
 
 
 class Silence(NamedTuple):
@@ -84,10 +87,10 @@ def divide(silence: Silence, causes: list[Cause]) -> tuple[dict[str, int], list[
     cursor_ns, heard_ns = silence.start_ns, silence.end_ns
     left_ns = heard_ns - cursor_ns
     for share, start_ns, cause_end_ns, spans in causes:
-        end_ns = min(cause_end_ns, heard_ns)
+        end_ns = cause_end_ns if cause_end_ns < heard_ns else heard_ns  # noqa: FURB136 - a call takes longer
         if end_ns <= cursor_ns:
             continue
-        share_ns = end_ns - max(start_ns, cursor_ns)
+        share_ns = end_ns - (start_ns if start_ns > cursor_ns else cursor_ns)  # noqa: FURB136
         cursor_ns = end_ns
         if share_ns > 0:
             shares[share] = shares.get(share, 0) + share_ns
@@ -102,45 +105,38 @@ def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
     voice = record.voice
     if voice is None and not silence.answered:
         voice = record.last("tts") or record.last("realtime")
-    spoken_ns = voice.began_ns if voice is not None else silence.end_ns
-    found = [*_listening(record, silence, voice), *_thinking(record, spoken_ns, waiting=voice is None)]
+    found: list[Cause] = []
+    if record.input == "speech":
+        _add_listening(found, record, silence.start_ns, voice)
+    _add_thinking(found, record, silence.end_ns if voice is None else voice.began_ns, waiting=voice is None)
     if voice is not None:
-        found += _speaking(record, voice)
+        _add_speaking(found, record, voice)
     playback = record.playback
     if playback.first_sent_ns is not None and playback.heard_ns is not None:
-        spans = ((0, n.SPAN_PLAYBACK), (0, n.SPAN_PLAYBACK_START))
-        found.append(("network", playback.first_sent_ns, playback.heard_ns, spans))
+        found.append(("network", playback.first_sent_ns, playback.heard_ns, _NETWORK))
     return found
 
 
-def _listening(record: TurnRecord, silence: Silence, voice: StageRecord | None) -> list[Cause]:
-    """The wait for the end-of-turn decision and for the transcript.
+def _add_listening(found: list[Cause], record: TurnRecord, start_ns: int, voice: StageRecord | None) -> None:
+    """Add the wait for the end-of-turn decision and for the transcript.
 
     A model that hears for itself does not wait for the transcript, which is made beside it.
     """
-    found: list[Cause] = []
-    if record.input != "speech":
-        return found
     if record.committed_ns is not None:
-        spans: tuple[SpanKey, ...] = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
-        found.append(("endpoint", silence.start_ns, record.committed_ns, spans))
+        found.append(("endpoint", start_ns, record.committed_ns, _ENDPOINT))
     if voice is not None and voice.component == "realtime":
-        return found
-    recognizer = record.last("asr")
+        return
     if record.transcript_ns is not None:
-        spans = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
-        found.append(("asr", silence.start_ns, record.transcript_ns, spans))
-    elif recognizer is not None:
+        found.append(("asr", start_ns, record.transcript_ns, _TRANSCRIPT))
+    elif (recognizer := record.last("asr")) is not None:
         end_ns = recognizer.ended_by(record.closed_ns)
-        found.append(("asr", silence.start_ns, end_ns, ((id(recognizer), n.SPAN_ASR),)))
-    return found
+        found.append(("asr", start_ns, end_ns, ((id(recognizer), n.SPAN_ASR),)))
 
 
-def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Cause]:
-    """The requests to models and tools that were made before the voice began to speak, in order of start."""
+def _add_thinking(found: list[Cause], record: TurnRecord, spoken_ns: int, *, waiting: bool) -> None:
+    """Add the requests to models and tools that were made before the voice began to speak, in order of start."""
     stages = [stage for stage in record.stages if _may_cause(stage, spoken_ns, waiting=waiting)]
     stages.sort(key=_START)
-    found: list[Cause] = []
     for stage in stages:
         component, key = stage.component, id(stage)
         if component == "llm" and stage is stages[-1] and stage.first_ns is not None:
@@ -153,35 +149,34 @@ def _thinking(record: TurnRecord, spoken_ns: int, *, waiting: bool) -> list[Caus
         else:
             end_ns = min(stage.ended_by(record.closed_ns), spoken_ns)
             found.append((component, stage.start_ns, end_ns, ((key, _ASKED[component]),)))
-    return found
 
 
 def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
     """Whether a request can have delayed the voice: made before it, and done or streaming when it began to speak."""
-    asks = stage.component in ("llm", "tool") or (stage.component == "realtime" and stage.first_ns is None)
+    component = stage.component
+    asks = component in ("llm", "tool") or (component == "realtime" and stage.first_ns is None)
     if not asks or stage.discarded or stage.start_ns > spoken_ns:
         return False
     if waiting:
         return not stage.background
-    known_ns = stage.first_ns if stage.component == "llm" and stage.first_ns is not None else stage.end_ns
+    known_ns = stage.first_ns if component == "llm" and stage.first_ns is not None else stage.end_ns
     return known_ns is not None and known_ns <= spoken_ns
 
 
-def _speaking(record: TurnRecord, voice: StageRecord) -> list[Cause]:
-    """The synthesis that was heard first, with the attempts that failed before it, and the way to the line."""
-    found: list[Cause] = [
-        ("tts", other.began_ns, other.ended_by(record.closed_ns), ((id(other), n.SPAN_TTS),))
-        for other in record.stages
-        if other.component == "tts" and other.failed and other.start_ns <= voice.start_ns and other is not voice
-    ]
+def _add_speaking(found: list[Cause], record: TurnRecord, voice: StageRecord) -> None:
+    """Add the synthesis that was heard first, with the attempts that failed before it, and the way to the line."""
+    for other in record.stages:
+        if other.component == "tts" and other.failed and other.start_ns <= voice.start_ns and other is not voice:
+            spans = ((id(other), n.SPAN_TTS),)
+            found.append(("tts", other.began_ns, other.ended_by(record.closed_ns), spans))
     first_ns = voice.first_ns if voice.first_ns is not None else voice.ended_by(record.closed_ns)
+    key = id(voice)
     if voice.component == "realtime":
-        spans = ((id(voice), n.SPAN_REALTIME), (id(voice), n.SPAN_REALTIME_FIRST_AUDIO))
-        found.append(("realtime", voice.began_ns, first_ns, spans))
+        own = ((key, n.SPAN_REALTIME), (key, n.SPAN_REALTIME_FIRST_AUDIO))
+        found.append(("realtime", voice.began_ns, first_ns, own))
     else:
-        spans = ((id(voice), n.SPAN_TTS), (id(voice), n.SPAN_TTS_FIRST_AUDIO))
-        found.append(("tts", voice.began_ns, first_ns, spans))
+        own = ((key, n.SPAN_TTS), (key, n.SPAN_TTS_FIRST_AUDIO))
+        found.append(("tts", voice.began_ns, first_ns, own))
     sent_ns = record.playback.first_sent_ns
     if voice.first_ns is not None and sent_ns is not None:
         found.append(("send", voice.first_ns, sent_ns, ()))
-    return found

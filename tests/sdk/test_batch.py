@@ -245,7 +245,7 @@ def test_what_is_queued_is_bounded_in_bytes(sender: FakeSender) -> None:
     sender.refusal = Refusal("503", passing=True)
     sender.gate.set()
     assert until(lambda: batcher.counts.get(DROPPED) == 4)
-    assert sum(batcher._queue) == batcher._more.get("size") == 90
+    assert sum(batcher._queue) == batcher._more.size == 90
     batcher.close()
     batcher.wait(20)
 

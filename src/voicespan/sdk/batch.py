@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from voicespan.diagnostics import Counters, counters, number, say
+from voicespan.diagnostics import LOCK_TIMEOUT_S, Counters, counters, number, say
 from voicespan.sdk.latch import Latch
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ _KEEPING_SHARE = 0.25
 """What is left of the time for the end, to write down what was not sent."""
 
 _NO_THREAD = "no thread could be started"
-_MORE = "more"
-_SIZE = "size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,26 @@ class Weight:
 
 
 _ONE = Weight()
+
+
+class _More:
+    """By how much what is queued is more than its items, and its size in bytes; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.count = self.size = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int, size: int) -> None:
+        """Add to both; nothing is to be done for items that are one each, and of no known size."""
+        if not count and not size:
+            return
+        locked = self._lock.acquire(timeout=LOCK_TIMEOUT_S)  # as in diagnostics.Counters
+        try:
+            self.count += count
+            self.size += size
+        finally:
+            if locked:
+                self._lock.release()
 
 
 class Sender(Protocol[Item_contra]):
@@ -180,8 +198,7 @@ class Batcher(Generic[Item]):
         self.counts = Counters()
         self.reason = ""
         self._queue: deque[Item] = deque()
-        self._more = Counters()
-        """By how much what is queued is more than its items, and its size in bytes."""
+        self._more = _More()
         self._flushes: deque[_Flush] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._finished = Latch()
@@ -218,14 +235,14 @@ class Batcher(Generic[Item]):
             self._count(LATE, weight.count)
             return
         self._queue.append(item)
-        self._in(weight.count - 1, weight.size)
+        self._more.add(weight.count - 1, weight.size)
         if self._thread is None:
             self._start()
         length = self._length
         if self._keeper is not None and not self._overflowing and length > self._high:
             self._overflowing = True
             self._overflow.put(None)
-        if length > self._limits.queue or self._more.get(_SIZE) > self._limits.memory:
+        if length > self._limits.queue or self._more.size > self._limits.memory:
             self._drop_oldest()
         elif self._asleep:
             self._asleep = False
@@ -278,7 +295,7 @@ class Batcher(Generic[Item]):
 
     @property
     def _length(self) -> int:
-        return len(self._queue) + self._more.get(_MORE)
+        return len(self._queue) + self._more.count
 
     @property
     def used(self) -> bool:
@@ -379,33 +396,22 @@ class Batcher(Generic[Item]):
 
     def _take(self) -> list[Item]:
         batch: list[Item] = []
-        room, size = self._limits.batch, self._limits.size
+        count = size = 0
         with suppress(IndexError):  # the queue is short, or a caller has just dropped the oldest
-            while room > 0 and size > 0:
-                if batch and self._weigh(self._queue[0]).count > room:
+            while count < self._limits.batch and size < self._limits.size:
+                if batch and count + self._weigh(self._queue[0]).count > self._limits.batch:
                     break
                 item = self._queue.popleft()
-                weight = self._out(item)
+                weight = self._weigh(item)
                 batch.append(item)
-                room, size = room - weight.count, size - weight.size
+                count, size = count + weight.count, size + weight.size
+        self._more.add(len(batch) - count, -size)
         return batch
-
-    def _out(self, item: Item) -> Weight:
-        """Take note that an item has left the queue; return how much that was."""
-        weight = self._weigh(item)
-        self._in(1 - weight.count, -weight.size)
-        return weight
-
-    def _in(self, more: int, size: int) -> None:
-        if more:
-            self._more.add(_MORE, more)
-        if size:
-            self._more.add(_SIZE, size)
 
     def _back(self, batch: list[Item], count: int) -> None:
         """Put a batch before what is queued."""
         self._queue.extendleft(reversed(batch))
-        self._in(count - len(batch), sum(self._weigh(item).size for item in batch))
+        self._more.add(count - len(batch), sum(self._weigh(item).size for item in batch))
 
     def _send(self, batch: list[Item]) -> Refusal | None:
         taken_ns = self._keeper.now_ns() if self._keeper is not None else 0
@@ -550,14 +556,14 @@ class Batcher(Generic[Item]):
         return True
 
     def _drop_oldest(self) -> None:
-        while len(self._queue) > 1 and (
-            self._length > self._limits.queue or self._more.get(_SIZE) > self._limits.memory
-        ):
+        while len(self._queue) > 1 and (self._length > self._limits.queue or self._more.size > self._limits.memory):
             try:
                 item = self._queue.popleft()
             except IndexError:
                 return
-            self._count(DROPPED, self._out(item).count)
+            weight = self._weigh(item)
+            self._more.add(1 - weight.count, -weight.size)
+            self._count(DROPPED, weight.count)
 
     def _count(self, name: str, count: int = 1) -> None:
         self.counts.add(name, count)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanLimits
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    from voicespan.finished import Attributes, Event, FinishedSpan, FinishedTurn, Kind, Link
+    from voicespan.finished import Attributes, FinishedSpan, FinishedTurn, Kind, Link
 
 _Key = TypeVar("_Key")
 
@@ -76,6 +76,8 @@ def field(tag: bytes, value: bytes) -> bytes:
 
 _SPAN_OF = tuple([b"\x12" + varint(length) for length in range(_USUAL)])
 """How a span of this length begins, in a `ScopeSpans`."""
+_EVENT_OF = tuple([b"\x5a" + varint(length + 9) for length in range(_USUAL)])
+"""How an event begins in a span, by the length of what follows its time."""
 
 
 class Remembered(dict[_Key, bytes]):
@@ -182,12 +184,18 @@ class Writer:
         if attributes:
             if len(attributes) > self._most_attributes:
                 raise Unfit
-            parts += self._attributes(attributes)
+            self._attributes(attributes, parts.append)
         if span.events:
             if len(span.events) > self._most_events:
                 raise Unfit
             for event in span.events:
-                parts += self._event(event)
+                name = self._events[event.name]
+                if event.attributes:
+                    name += self._of_event(event.attributes)
+                length = len(name)
+                parts.append(_EVENT_OF[length] if length < _USUAL else b"\x5a" + varint(length + 9))
+                parts.append(_MOMENT(0x09, event.time_ns))
+                parts.append(name)
         if span.links:
             if len(span.links) > self._most_links:
                 raise Unfit
@@ -195,34 +203,35 @@ class Writer:
         parts.append(_END if span.error is None else self._errors[span.error])
         return b"".join(parts)
 
-    def _attributes(self, attributes: Attributes) -> list[bytes]:
-        """The attributes as fields of a span."""
+    def _attributes(self, attributes: Attributes, put: Callable[[bytes], None]) -> None:
+        """Put the attributes one by one, as fields of a span."""
         strings, doubles, values = self._strings, self._doubles, self._values
-        return [
-            strings[pair]
-            if (kind := type(pair[1])) is str
-            else doubles[pair[0]] + _DOUBLE(pair[1])
-            if kind is float
-            else values[kind][pair]
-            for pair in attributes.items()
-        ]
+        for pair in attributes.items():
+            kind = type(pair[1])
+            if kind is str:
+                put(strings[pair])
+            elif kind is float:
+                put(doubles[pair[0]] + _DOUBLE(pair[1]))
+            else:
+                put(values[kind][pair])
 
-    def _event(self, event: Event) -> tuple[bytes, ...]:
-        name, time = self._events[event.name], _MOMENT(0x09, event.time_ns)
-        if not event.attributes:
-            return b"\x5a", varint(len(name) + 9), time, name
-        if len(event.attributes) > self._most_event_attributes:
+    def _tagged(self, tag: bytes, attributes: Attributes) -> bytes:
+        """The attributes as fields of another message."""
+        parts: list[bytes] = []
+        self._attributes(attributes, parts.append)
+        return b"".join([tag + each[1:] for each in parts])
+
+    def _of_event(self, attributes: Attributes) -> bytes:
+        if len(attributes) > self._most_event_attributes:
             raise Unfit
-        own = b"".join([b"\x1a" + each[1:] for each in self._attributes(event.attributes)])
-        return b"\x5a", varint(len(name) + 9 + len(own)), time, name, own
+        return self._tagged(b"\x1a", attributes)
 
     def _link(self, link: Link) -> bytes:
         if len(link.attributes) > self._most_link_attributes:
             raise Unfit
-        own = b"".join([b"\x22" + each[1:] for each in self._attributes(link.attributes)])
         trace_id, span_id = link.context
         identity = _LINKED(0x0A10, trace_id.to_bytes(16, "big"), 0x1208, span_id)
-        return field(b"\x6a", identity + own + _LINK_FLAGS)
+        return field(b"\x6a", identity + self._tagged(b"\x22", link.attributes) + _LINK_FLAGS)
 
     def _event_name(self, name: str) -> bytes:
         if not self._content and name in MESSAGES:
