@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -81,12 +82,13 @@ def test_everything_decodes_strictly(entry: str) -> None:
 
 
 def test_small_is_whole() -> None:
-    """The small overlay has a Collector, Tempo, Prometheus with a disk, Grafana with dashboards, monitors and rules."""
+    """The small overlay has a Collector, Tempo, Prometheus with a disk, Alertmanager, Grafana, monitors and rules."""
     kinds = {
         (each["kind"], re.sub(r"-[a-z0-9]{10}$", "", each["metadata"]["name"])) for each in resources("overlays/small")
     }
     assert {
         ("StatefulSet", "gateway"), ("StatefulSet", "tempo"), ("Prometheus", "voicespan"), ("Deployment", "grafana"),
+        ("Alertmanager", "voicespan"),
         ("PersistentVolumeClaim", "grafana"), ("ConfigMap", "dashboards"), ("ServiceMonitor", "spans"),
         ("ServiceMonitor", "collector"), ("PrometheusRule", "alerts"), ("Instrumentation", "voicespan"),
     } <= kinds  # fmt: skip
@@ -188,6 +190,22 @@ def test_rules_are_those_of_prometheus() -> None:
     made = {name: each["spec"]["groups"] for name, each in of_kind("overlays/production", "PrometheusRule").items()}
     paths = (DEPLOY / "prometheus/rules").iterdir()
     assert made == {path.stem: yaml.safe_load(path.read_text())["groups"] for path in paths}
+
+
+def test_alerts_reach_who_is_to_be_told() -> None:
+    """Prometheus sends to the Alertmanager, may reach it, and that one reads the file of deploy/ and the keys it names."""
+    told = of_kind("overlays/small", "Alertmanager")["voicespan"]
+    (sent,) = of_kind("overlays/small", "Prometheus")["voicespan"]["spec"]["alerting"]["alertmanagers"]
+    assert sent == {"name": "alertmanager-operated", "port": "web"}
+    (rule,) = of_kind("overlays/small", "NetworkPolicy")["alertmanager"]["spec"]["ingress"]
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}} in rule["from"]
+    config = of_kind("overlays/small", "Secret")[told["spec"]["configSecret"]]
+    assert config["metadata"]["namespace"] == told["metadata"]["namespace"]
+    text = base64.b64decode(config["data"]["alertmanager.yaml"]).decode()
+    assert text == (DEPLOY / "alertmanager/alertmanager.yml").read_text()
+    (mount,) = told["spec"]["volumeMounts"]
+    named = re.findall(r"_file: (\S+)/[\w-]+$", text, flags=re.MULTILINE)
+    assert set(named) == {mount["mountPath"]}
 
 
 @pytest.mark.parametrize("entry", ["overlays/small", "overlays/production", "gpu"])
@@ -321,7 +339,7 @@ def test_images_are_those_of_compose() -> None:
         for each in compose.values()
     }
     images = [container(each)["image"] for entry in ENTRIES[:2] for each in workloads(entry)]
-    images.append(of_kind("overlays/small", "Prometheus")["voicespan"]["spec"]["image"])
+    images += [of_kind("overlays/small", kind)["voicespan"]["spec"]["image"] for kind in ("Prometheus", "Alertmanager")]
     found = {image.rpartition(":")[0].rpartition("/")[2]: image.rpartition(":")[2] for image in images}
     assert found == {name: tags[name] for name in found}
 
