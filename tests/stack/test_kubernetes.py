@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 import yaml
+from tests.programs import built, program
 
 from voicespan import names as n
 from voicespan.stack import alerts, generate, promql, scrape
@@ -21,7 +22,6 @@ from voicespan.stack.programs import COLLECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROOT = generate.CHECKOUT
 DEPLOY = ROOT / "deploy"
@@ -33,17 +33,8 @@ GPU = "dcgm-exporter"
 Resource = dict[str, Any]
 
 
-@cache
-def checker() -> str:
-    """The program that builds and decodes; who cannot build it skips, the machine that checks everything fails."""
-    built = subprocess.run([ROOT / "scripts/kubernetes"], capture_output=True, text=True, check=False, timeout=1500)
-    if built.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"scripts/kubernetes: {built.stderr[-500:]}")
-    return built.stdout.strip()
-
-
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([checker(), folder], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([built("kubernetes"), folder], capture_output=True, text=True, check=False, timeout=60)
 
 
 @cache
@@ -135,11 +126,7 @@ def test_components_build(tmp_path: Path, component: str) -> None:
 
 def test_definitions_of_the_operator_take_the_instrumentation() -> None:
     """The Instrumentation has only fields and values that the operator's own definition of it knows."""
-    said = subprocess.run([ROOT / "scripts/kubernetes", "--definition"], capture_output=True, text=True, check=False)
-    if said.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(said.stderr[-500:])
-    with open(said.stdout.strip(), encoding="utf-8") as file:  # noqa: PTH123 - it may have several lines before it
-        definition = yaml.safe_load(file)
+    definition = yaml.safe_load(Path(built("kubernetes", "--definition")).read_text(encoding="utf-8"))
     (version,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1alpha1")
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -193,7 +180,7 @@ def test_rules_are_those_of_prometheus() -> None:
 
 
 def test_alerts_reach_who_is_to_be_told() -> None:
-    """Prometheus sends to the Alertmanager, may reach it, and that one reads the file of deploy/ and the keys it names."""
+    """Prometheus sends to the Alertmanager and may reach it; that one reads the file of deploy/ and its keys."""
     told = of_kind("overlays/small", "Alertmanager")["voicespan"]
     (sent,) = of_kind("overlays/small", "Prometheus")["voicespan"]["spec"]["alerting"]["alertmanagers"]
     assert sent == {"name": "alertmanager-operated", "port": "web"}
@@ -299,9 +286,7 @@ def test_gateways_are_those_of_the_front() -> None:
 @pytest.mark.parametrize(("entry", "name"), [("small", "gateway"), ("production", "gateway"), ("production", "front")])
 def test_the_collector_takes_its_arguments(tmp_path: Path, entry: str, name: str) -> None:
     """The Collector finds no fault with the files, in this order, and the variables that a pod starts it with."""
-    program = COLLECTOR.find()
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Collector here: {COLLECTOR.source}")
+    collector = program(COLLECTOR)
     made = next(each for key, each in of_kind(f"overlays/{entry}", "ConfigMap").items() if key.startswith("collector-"))
     for file, text in made["data"].items():
         (tmp_path / file).write_text(text)
@@ -313,7 +298,7 @@ def test_the_collector_takes_its_arguments(tmp_path: Path, entry: str, name: str
     assert {key for key in environ if key.startswith("VOICESPAN_") and f"env:{key}" not in texts} == set()
     environ["VOICESPAN_QUEUE_DIR"] = str(tmp_path / "queue")
     done = subprocess.run(
-        [str(program), "validate", *arguments], env=environ, capture_output=True, text=True, check=False, timeout=60
+        [collector, "validate", *arguments], env=environ, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
 
