@@ -1,6 +1,6 @@
 # Everything is installed into .venv; `make clean` takes it away again. Needs Python 3.11 or newer.
 .DEFAULT_GOAL := help
-.PHONY: help demo test failures requirements lint format docs site bench bench-check lock collector programs deploy stack clean
+.PHONY: help demo test fuzz failures requirements lint format docs site bench bench-check lock collector programs deploy stack clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 WORKERS ?= 2
@@ -15,6 +15,9 @@ demo: .venv/demo.stamp ## hold a real conversation on this machine and show its 
 
 test: .venv/dev.stamp ## run every test (ARGS="-k name" for some)
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --junitxml $(REPORT) $(ARGS)
+
+fuzz: .venv/fuzz.stamp ## feed what parses bytes by coverage, a minute for each (ARGS="spool_file --seconds 600" for some)
+	@exec $(BIN)/python -m fuzz.run $(ARGS)
 
 failures: .venv/dev.stamp ## break everything that may break, and write docs/failures.md from what is measured
 	@mkdir -p build
@@ -66,6 +69,8 @@ lock: .venv/dev.stamp ## pin the requirements anew (UPGRADE=--upgrade for newer 
 clean: ## remove .venv, caches and build results
 	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/fuzz.stamp: .venv/dev.stamp
 
 .venv/%.stamp: requirements/%.txt requirements/uv.txt pyproject.toml scripts/install
 	@scripts/install $*

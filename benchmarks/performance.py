@@ -41,14 +41,12 @@ def _head(results: dict[str, Found]) -> Iterator[str]:
 
 
 def _promises(results: dict[str, Found]) -> Iterator[str]:
-    yield "## What is promised"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "## What is promised",
         "A ratio is the median of the paired ones, with the interval in which the true one lies with 95 % "
         "confidence. The bar is met when all of the interval is on its good side, not met when all of it is "
-        "on the other."
+        "on the other.",
     )
-    yield ""
     rows = []
     for bar in BARS:
         finding = bar.look(results)
@@ -58,18 +56,16 @@ def _promises(results: dict[str, Found]) -> Iterator[str]:
 
 def _peers(found: Found) -> Iterator[str]:
     peers = found["peers"]
-    yield "## The same turn beside other libraries"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "## The same turn beside other libraries",
         f"Each library in a process of its own, with its own pins, held {found['turns']} turns of twelve "
         f"spans in turns with all others, {found['rounds']} times; its defaults, and what its documentation "
         "recommends for another back end than its own, which is on this machine. Microseconds of CPU for "
         "one turn, the least of all rounds; *of the plain SDK* is the median of the paired ratios with its "
         "interval. *To bytes* is all CPU of the process until the bodies of requests exist, *sent* until "
         "they are answered. voicespan redacts (of the others Logfire does), makes metrics of the turn (none "
-        "of the others), and sends fewer turns a request, so that they are seen soon."
+        "of the others), and sends fewer turns a request, so that they are seen soon.",
     )
-    yield ""
     yield "![CPU of one turn](pictures/performance/peers.svg)"
     yield ""
     rows = []
@@ -110,15 +106,13 @@ def _peers(found: Found) -> Iterator[str]:
 
 
 def _life(peers: dict[str, Any]) -> Iterator[str]:
-    yield "### Start, memory, exit"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "### Start, memory, exit",
         "Set up from code in a new process, nothing else imported: the least time until turns can be "
         "recorded, what the process holds then, and after the turns above. Exit with ten turns pending and "
         "a back end that refuses, or never answers: seconds from the last statement to the end, and lines "
-        "on stderr in all."
+        "on stderr in all.",
     )
-    yield ""
     yield "![Start, memory and exit](pictures/performance/life.svg)"
     yield ""
     rows = []
@@ -139,18 +133,16 @@ def _life(peers: dict[str, Any]) -> Iterator[str]:
 
 
 def _frameworks(peers: dict[str, Any]) -> Iterator[str]:
-    yield "### In Pipecat and LiveKit"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "### In Pipecat and LiveKit",
         "The frameworks' own tracing, and voicespan's integration in its place, on the same turn of ten "
         "calls at once: speech as audio, a recognizer, a model and a voice that take no time. *Added* is "
         "the CPU in microseconds beyond the same turn without tracing, with the interval of 95 %: a turn of "
         "a framework takes a hundred times as long, so the noise is large. They do not record the same: "
         "Pipecat's turn, stt, llm and tts with prompt and transcript; LiveKit's user and agent turn, the "
         "wait for its end, requests and playback with prompt and transcript; voicespan's the spans of [the "
-        "turn model](turn-model.md), metrics, and no content."
+        "turn model](turn-model.md), metrics, and no content.",
     )
-    yield ""
     rows = []
     for key, name in FRAMEWORKS.items():
         for who, words in {"own": "its own tracing", "ours": "voicespan"}.items():
@@ -172,15 +164,13 @@ def _frameworks(peers: dict[str, Any]) -> Iterator[str]:
 
 
 def _calls(found: Found) -> Iterator[str]:
-    yield "## From 1 to 1,000 calls"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "## From 1 to 1,000 calls",
         "`voicespan load`: a service with so many calls on one event loop, each with a turn every "
         f"{found['turn_every_s']:.0f} s and a frame every 20 ms of the reply, to a back end on the same "
         "machine; before that the same calls without telemetry. "
-        "Of several runs the middle one by its delay; spans lost in all of them."
+        "Of several runs the middle one by its delay; spans lost in all of them.",
     )
-    yield ""
     yield "![CPU, memory and event-loop delay](pictures/performance/calls.svg)"
     yield ""
     rows = []
@@ -205,14 +195,12 @@ def _calls(found: Found) -> Iterator[str]:
 
 
 def _runs(results: dict[str, Found]) -> Iterator[str]:
-    yield "## When it was measured"
-    yield ""
-    yield from _prose(
+    yield from _section(
+        "## When it was measured",
         "With the load of the machine when each script began: beside other work, times are too long and "
         "intervals wide. All figures, also of what stands in no table here, are in "
-        "`benchmarks/results.json`."
+        "`benchmarks/results.json`.",
     )
-    yield ""
     rows = [
         (
             f"`{name}.py`",
@@ -245,6 +233,13 @@ def _of(cost: Any) -> str:
 def _added(cost: Any) -> str:
     added = cost["added"]
     return f"{added['median']:,.0f} ({added['low']:,.0f} to {added['high']:,.0f})"
+
+
+def _section(heading: str, text: str) -> Iterator[str]:
+    yield heading
+    yield ""
+    yield from _prose(text)
+    yield ""
 
 
 def _prose(text: str) -> Iterator[str]:

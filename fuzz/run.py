@@ -1,19 +1,21 @@
 """Feeds the parsers with bytes that are led by what they reach in the code (Atheris, libFuzzer).
 
-    pip install atheris          # Linux; no requirement of the project, as it is there for some versions of Python only
-    python fuzz/run.py [TARGET ...] [--seconds 60]
+    make fuzz                                        # a minute for each target
+    make fuzz ARGS="spool_file --seconds 600"        # some, and longer
 
-Ends with the first failure: libFuzzer writes its bytes to a file `crash-...` here. What was reached is in build/fuzz/.
+Every target gets its time, also after one that failed. In build/fuzz/ is what was reached, to go on from the next time,
+and the bytes that a target failed with: `TARGET-crash-...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+FOUND = Path(__file__).parents[1] / "build" / "fuzz"
 
 
 def fuzz(name: str, seconds: int) -> None:
@@ -21,14 +23,24 @@ def fuzz(name: str, seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["voicespan"]):
-        from targets import TARGETS
+        from fuzz.targets import TARGETS
     target, seeds = TARGETS[name]
-    corpus = ROOT / "build" / "fuzz" / name
+    corpus = FOUND / name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    options = [f"-max_total_time={seconds}", "-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", str(corpus)]
-    atheris.Setup([sys.argv[0], *options], target)
+    options: dict[str, object] = {
+        "max_total_time": seconds,
+        "max_len": 8192,
+        "timeout": 10,
+        "rss_limit_mb": 2048,
+        "artifact_prefix": f"{FOUND / name}-",
+    }
+    if words := set(re.findall(rb"[A-Za-z_.]{3,40}", b" ".join(seeds))):
+        dictionary = FOUND / f"{name}.words"
+        options["dict"] = dictionary
+        dictionary.write_bytes(b"".join(b'"%s"\n' % word for word in sorted(words)))
+    atheris.Setup([sys.argv[0], *(f"-{option}={value}" for option, value in options.items()), str(corpus)], target)
     atheris.Fuzz()
 
 
@@ -40,13 +52,16 @@ def main() -> None:
     given = parser.parse_args()
     if given.here:
         fuzz(given.targets[0], given.seconds)
-    from targets import TARGETS
+    from fuzz.targets import TARGETS
 
+    failed = []
     for name in given.targets or TARGETS:
         print(f"{name}: {given.seconds} s", flush=True)
-        command = [sys.executable, __file__, name, "--here", "--seconds", str(given.seconds)]
+        command = [sys.executable, "-m", "fuzz.run", name, "--here", "--seconds", str(given.seconds)]
         if subprocess.run(command, check=False).returncode:
-            sys.exit(f"{name} failed")
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; with which bytes, is in {FOUND}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from fuzz.targets import TARGETS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
-from targets import TARGETS  # type: ignore[import-not-found]
 
 
 @st.composite

@@ -281,6 +281,13 @@ def proves_bench_check() -> None:
     assert '"check.py"' in (ROOT / "tests/test_benchmarks.py").read_text()
 
 
+def proves_fuzz() -> None:
+    """`make fuzz` needs Atheris, which is not here; tests/test_fuzz.py feeds the same targets without it."""
+    assert "fuzz.run spool_file" in make("fuzz", "ARGS=spool_file")
+    assert "from fuzz.targets import TARGETS" in (ROOT / "tests/test_fuzz.py").read_text()
+    compile((ROOT / "fuzz/run.py").read_text(), "fuzz/run.py", "exec")
+
+
 def proves_site() -> None:
     """`make site` builds the pages that test_site.py builds and looks at."""
     assert "mkdocs build" in make("site")
@@ -422,6 +429,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"make deploy": proves_deploy,
     r"make bench( ARGS=.*)?": proves_bench,
     r"make bench-check( ARGS=.*)?": proves_bench_check,
+    r"make fuzz": proves_fuzz,
     r"make (collector|programs)": proves_programs,
     r"make lock": proves_lock,
     r"make site": proves_site,

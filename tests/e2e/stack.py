@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import psutil
-import pytest
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -27,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 from tests.ports import free_port
+from tests.programs import program
 
 from voicespan.stack import programs
 
@@ -40,15 +40,6 @@ if TYPE_CHECKING:
 DEPLOY = Path(__file__).parents[2] / "deploy"
 READY_S = 60.0
 STOP_S = 30.0
-
-
-def program(wanted: programs.Program) -> str:
-    """Where a program is. Who lacks it skips the test; the machine that checks everything fails."""
-    found = wanted.find()
-    if found is None:
-        reason = f"no {wanted.names[0]} here: {wanted.source}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return str(found)
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = READY_S) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.ports import free_port
 
 from voicespan import names as n
+from voicespan.metrics.gpu import DRIVER
 
 from .stack import Collector, Store, get, until
 
@@ -134,6 +136,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     folder = tmp_path_factory.mktemp("metrics")
     expected = {metric.name: metric for metric in n.METRICS}
     environ = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(__file__).parent / "nvml"), *_paths()]))
+    (folder / DRIVER).symlink_to(_ctypes.__file__)  # any library will do: the stand-in asks it nothing
+    environ["LD_LIBRARY_PATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     redis = _redis(folder)
     if redis is None:
         expected = {name: metric for name, metric in expected.items() if name not in REDIS}

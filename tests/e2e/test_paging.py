@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.ports import free_port
+from tests.programs import program
 
 from voicespan import names as n
 from voicespan.stack import alerts, generate, rules
@@ -27,7 +28,7 @@ from voicespan.stack.objectives import load
 from voicespan.stack.programs import ALERTMANAGER
 
 from .calls import Calls, Sent, request
-from .stack import DEPLOY, Collector, Process, Prometheus, Store, program, until
+from .stack import DEPLOY, Collector, Process, Prometheus, Store, until
 from .test_sampling import with_span
 
 if TYPE_CHECKING:

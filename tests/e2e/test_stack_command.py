@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.programs import missing, program
 
 from voicespan.stack import generate, programs
 from voicespan.stack.services import VIEWER_PORT
-
-from .stack import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +56,7 @@ def voicespan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         program(needed)
     # Other tests may have some of them for a moment; somebody's own Collector has them for good.
     if not eventually(lambda: all(free(port) for port in PORTS)):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            f"the stack's ports {[port for port in PORTS if not free(port)]} are taken on this machine"
-        )
+        missing(f"the stack's ports {[port for port in PORTS if not free(port)]} are taken on this machine")
     environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
 
     run = partial(_voicespan, environ=environ)

@@ -157,7 +157,7 @@ def tell_open(receiver: Receiver) -> None:
 def fill(receiver: Receiver) -> dict[str, Any]:
     """Put everything there, and return what the addresses name."""
     chance = random.Random(5)
-    demo(receiver)
+    conversation = demo(receiver)[0].session_id
     add(receiver, *calls(chance, 360, 17_000, 1.0), run="prompt-v1")
     add(receiver, *calls(chance, 412, 7_500, 1.5), run="prompt-v2")
     call, heard = said(receiver, chance)
@@ -166,7 +166,6 @@ def fill(receiver: Receiver) -> dict[str, Any]:
     add(receiver, left, run="prompt-v2")
     runs = {run["label"]: run["id"] for run in httpx.get(f"{receiver.endpoint}/api/runs").json()["runs"]}
     slow = receiver.store.reader.turns(TurnQuery(sort="response", run=runs["prompt-v2"], limit=8))[5]
-    conversation = receiver.store.reader.turns(TurnQuery(ascending=True))[0].session_id
     return {
         "before": runs["prompt-v1"], "after": runs["prompt-v2"], "slow": slow.trace_id,
         "call": conversation, "said": call, "heard": heard,

@@ -483,28 +483,25 @@ def test_the_agents_own_turns(call: Call, happens: Callable[[Call], None], sente
 
 
 DEMO = [
-    "The agent spoke by itself (greeting), 0.14 s after the media was up.",
+    "The agent spoke by itself (greeting), 0.16 s after the media was up.",
+    "The user waited 1.04 s: 0.37 s (35 %) for the turn decision (endpoint) and 0.32 s (31 %) for the model (llm).",
     (
-        "The user waited 1.04 s: 0.41 s (40 %) for the model stand-in (llm) and 0.40 s (38 %) for the turn decision "
-        "(endpoint)."
+        "The user waited 0.98 s: 0.38 s (39 %) for the turn decision (endpoint) and 0.34 s (35 %) for the voice "
+        "(tts). That was a filler: the answer came after 2.39 s; the tool get_weather took 1.20 s of it."
+    ),
+    "The user waited 1.89 s: 1.23 s (65 %) for the model stand-in (llm).",
+    "The user waited 1.97 s: 1.16 s (59 %) for the voice en-us on tts-espeak@0 (tts).",
+    "The user waited 0.96 s: 0.45 s (47 %) for the turn decision (endpoint) and 0.23 s (24 %) for the model (llm).",
+    (
+        "The user waited 0.94 s: 0.37 s (39 %) for the turn decision (endpoint) and 0.23 s (25 %) for the model "
+        "(llm). Then the user interrupted the reply; it was silent after 0.31 s."
     ),
     (
-        "The user waited 0.71 s: 0.38 s (53 %) for the turn decision (endpoint). That was a filler: the answer came "
-        "after 2.28 s; the tool get_weather took 1.20 s of it."
+        "The user waited 0.96 s: 0.36 s (38 %) for the turn decision (endpoint) and 0.32 s (33 %) for the model "
+        "(llm). On the way the model stand-in failed (openai.InternalServerError); another attempt succeeded."
     ),
-    "The user waited 1.69 s: 1.13 s (67 %) for the model stand-in (llm).",
-    "The user waited 1.91 s: 1.16 s (61 %) for the voice en-us on tts-espeak@0 (tts).",
-    ("The user waited 0.86 s: 0.37 s (43 %) for the turn decision (endpoint) and 0.23 s (27 %) for the model (llm)."),
-    (
-        "The user waited 0.96 s: 0.40 s (41 %) for the turn decision (endpoint) and 0.24 s (24 %) for the model (llm). "
-        "Then the user interrupted the reply; it was silent after 0.28 s."
-    ),
-    (
-        "The user waited 0.99 s: 0.40 s (40 %) for the turn decision (endpoint) and 0.34 s (34 %) for the model (llm). "
-        "On the way the model stand-in failed (openai.InternalServerError); another attempt succeeded."
-    ),
-    "The user waited 0.84 s and heard nothing, because the voice en-us on tts-espeak@0 failed (INTERNAL).",
-    "The user left after 1.22 s of silence: 0.83 s (68 %) for the model stand-in (llm), which gave no token.",
+    "The user waited 0.82 s and heard nothing, because the voice en-us on tts-espeak@0 failed (INTERNAL).",
+    "The user left after 1.22 s of silence: 0.86 s (70 %) for the model stand-in (llm), which gave no token.",
 ]
 """What happened in each turn of the recorded demo, in order, with the lengths of its raw spans."""
 

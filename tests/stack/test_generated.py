@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.programs import built
 
 from voicespan import names as n
 from voicespan.cli import main
@@ -123,23 +122,12 @@ def test_groups_are_evaluated_often() -> None:
 # Compose and Traefik
 
 
-@cache
-def composer() -> str:
-    """The program that reads the files with Compose's own module; the machine that checks everything can build it."""
-    built = subprocess.run(
-        [generate.CHECKOUT / "scripts/compose"], capture_output=True, text=True, check=False, timeout=1500
-    )
-    if built.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"scripts/compose: {built.stderr[-500:]}")
-    return built.stdout.strip()
-
-
 REQUIRED = {"GRAFANA_PASSWORD": "x", "VOICE_DOMAIN": "voice.example.org", "ACME_EMAIL": "ops@example.org"}
 
 
 def composed(folder: Path, *names: str, environ: dict[str, str] = REQUIRED) -> subprocess.CompletedProcess[str]:
     paths = [folder / name for name in names]
-    return subprocess.run([composer(), *paths], env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run([built("compose"), *paths], env=environ, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.timeout(1800)  # the first time, the program is built

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import re
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 import yaml
+from tests.programs import built, program
 
 from voicespan import names as n
 from voicespan.stack import alerts, generate, promql, scrape
@@ -20,7 +22,6 @@ from voicespan.stack.programs import COLLECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROOT = generate.CHECKOUT
 DEPLOY = ROOT / "deploy"
@@ -32,17 +33,8 @@ GPU = "dcgm-exporter"
 Resource = dict[str, Any]
 
 
-@cache
-def checker() -> str:
-    """The program that builds and decodes; who cannot build it skips, the machine that checks everything fails."""
-    built = subprocess.run([ROOT / "scripts/kubernetes"], capture_output=True, text=True, check=False, timeout=1500)
-    if built.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"scripts/kubernetes: {built.stderr[-500:]}")
-    return built.stdout.strip()
-
-
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([checker(), folder], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([built("kubernetes"), folder], capture_output=True, text=True, check=False, timeout=60)
 
 
 @cache
@@ -81,12 +73,13 @@ def test_everything_decodes_strictly(entry: str) -> None:
 
 
 def test_small_is_whole() -> None:
-    """The small overlay has a Collector, Tempo, Prometheus with a disk, Grafana with dashboards, monitors and rules."""
+    """The small overlay has a Collector, Tempo, Prometheus with a disk, Alertmanager, Grafana, monitors and rules."""
     kinds = {
         (each["kind"], re.sub(r"-[a-z0-9]{10}$", "", each["metadata"]["name"])) for each in resources("overlays/small")
     }
     assert {
         ("StatefulSet", "gateway"), ("StatefulSet", "tempo"), ("Prometheus", "voicespan"), ("Deployment", "grafana"),
+        ("Alertmanager", "voicespan"),
         ("PersistentVolumeClaim", "grafana"), ("ConfigMap", "dashboards"), ("ServiceMonitor", "spans"),
         ("ServiceMonitor", "collector"), ("PrometheusRule", "alerts"), ("Instrumentation", "voicespan"),
     } <= kinds  # fmt: skip
@@ -133,11 +126,7 @@ def test_components_build(tmp_path: Path, component: str) -> None:
 
 def test_definitions_of_the_operator_take_the_instrumentation() -> None:
     """The Instrumentation has only fields and values that the operator's own definition of it knows."""
-    said = subprocess.run([ROOT / "scripts/kubernetes", "--definition"], capture_output=True, text=True, check=False)
-    if said.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(said.stderr[-500:])
-    with open(said.stdout.strip(), encoding="utf-8") as file:  # noqa: PTH123 - it may have several lines before it
-        definition = yaml.safe_load(file)
+    definition = yaml.safe_load(Path(built("kubernetes", "--definition")).read_text(encoding="utf-8"))
     (version,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1alpha1")
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -188,6 +177,22 @@ def test_rules_are_those_of_prometheus() -> None:
     made = {name: each["spec"]["groups"] for name, each in of_kind("overlays/production", "PrometheusRule").items()}
     paths = (DEPLOY / "prometheus/rules").iterdir()
     assert made == {path.stem: yaml.safe_load(path.read_text())["groups"] for path in paths}
+
+
+def test_alerts_reach_who_is_to_be_told() -> None:
+    """Prometheus sends to the Alertmanager and may reach it; that one reads the file of deploy/ and its keys."""
+    told = of_kind("overlays/small", "Alertmanager")["voicespan"]
+    (sent,) = of_kind("overlays/small", "Prometheus")["voicespan"]["spec"]["alerting"]["alertmanagers"]
+    assert sent == {"name": "alertmanager-operated", "port": "web"}
+    (rule,) = of_kind("overlays/small", "NetworkPolicy")["alertmanager"]["spec"]["ingress"]
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}} in rule["from"]
+    config = of_kind("overlays/small", "Secret")[told["spec"]["configSecret"]]
+    assert config["metadata"]["namespace"] == told["metadata"]["namespace"]
+    text = base64.b64decode(config["data"]["alertmanager.yaml"]).decode()
+    assert text == (DEPLOY / "alertmanager/alertmanager.yml").read_text()
+    (mount,) = told["spec"]["volumeMounts"]
+    named = re.findall(r"_file: (\S+)/[\w-]+$", text, flags=re.MULTILINE)
+    assert set(named) == {mount["mountPath"]}
 
 
 @pytest.mark.parametrize("entry", ["overlays/small", "overlays/production", "gpu"])
@@ -281,9 +286,7 @@ def test_gateways_are_those_of_the_front() -> None:
 @pytest.mark.parametrize(("entry", "name"), [("small", "gateway"), ("production", "gateway"), ("production", "front")])
 def test_the_collector_takes_its_arguments(tmp_path: Path, entry: str, name: str) -> None:
     """The Collector finds no fault with the files, in this order, and the variables that a pod starts it with."""
-    program = COLLECTOR.find()
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Collector here: {COLLECTOR.source}")
+    collector = program(COLLECTOR)
     made = next(each for key, each in of_kind(f"overlays/{entry}", "ConfigMap").items() if key.startswith("collector-"))
     for file, text in made["data"].items():
         (tmp_path / file).write_text(text)
@@ -295,7 +298,7 @@ def test_the_collector_takes_its_arguments(tmp_path: Path, entry: str, name: str
     assert {key for key in environ if key.startswith("VOICESPAN_") and f"env:{key}" not in texts} == set()
     environ["VOICESPAN_QUEUE_DIR"] = str(tmp_path / "queue")
     done = subprocess.run(
-        [str(program), "validate", *arguments], env=environ, capture_output=True, text=True, check=False, timeout=60
+        [collector, "validate", *arguments], env=environ, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
 
@@ -321,7 +324,7 @@ def test_images_are_those_of_compose() -> None:
         for each in compose.values()
     }
     images = [container(each)["image"] for entry in ENTRIES[:2] for each in workloads(entry)]
-    images.append(of_kind("overlays/small", "Prometheus")["voicespan"]["spec"]["image"])
+    images += [of_kind("overlays/small", kind)["voicespan"]["spec"]["image"] for kind in ("Prometheus", "Alertmanager")]
     found = {image.rpartition(":")[0].rpartition("/")[2]: image.rpartition(":")[2] for image in images}
     assert found == {name: tags[name] for name in found}
 

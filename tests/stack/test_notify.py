@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
 import urllib.request
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from tests.ports import free_port
+from tests.programs import missing, program
 
 from voicespan.stack import alerts, generate, notify, slo
 from voicespan.stack.programs import ALERTMANAGER
@@ -28,17 +28,12 @@ CONFIG = generate.CHECKOUT / "deploy/alertmanager/alertmanager.yml"
 SERVICE = {"job": "voice-agent", "deployment_environment_name": "production"}
 
 
-def missing(reason: str) -> NoReturn:
-    """Who lacks a program skips the test; the machine that checks everything has it."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
 def amtool(*arguments: str) -> str:
     """Run amtool, which must succeed."""
-    program = shutil.which("amtool")
-    if program is None:
+    found = shutil.which("amtool")
+    if found is None:
         missing("no amtool: install prometheus-alertmanager")
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -88,13 +83,10 @@ def test_every_alert_is_routed_to_people(objectives: Objectives) -> None:
 @pytest.fixture(scope="module")
 def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Alertmanager with the configuration; gives its address."""
-    program = ALERTMANAGER.find()
-    if program is None:
-        missing(f"no alertmanager: {ALERTMANAGER.source}")
     address = f"127.0.0.1:{free_port()}"
     folder: Path = tmp_path_factory.mktemp("alertmanager")
-    command = [str(program), f"--config.file={CONFIG}", f"--storage.path={folder}", f"--web.listen-address={address}",
-               "--cluster.listen-address="]  # fmt: skip
+    options = (f"--config.file={CONFIG}", f"--storage.path={folder}", f"--web.listen-address={address}")
+    command = [program(ALERTMANAGER), *options, "--cluster.listen-address="]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:

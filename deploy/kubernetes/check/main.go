@@ -41,6 +41,7 @@ var kinds = map[string]func() any{
 	"rbac.authorization.k8s.io/v1/ClusterRoleBinding": func() any { return new(rbac.ClusterRoleBinding) },
 	"rbac.authorization.k8s.io/v1/Role":               func() any { return new(rbac.Role) },
 	"rbac.authorization.k8s.io/v1/RoleBinding":        func() any { return new(rbac.RoleBinding) },
+	"monitoring.coreos.com/v1/Alertmanager":           func() any { return new(monitoring.Alertmanager) },
 	"monitoring.coreos.com/v1/PodMonitor":             func() any { return new(monitoring.PodMonitor) },
 	"monitoring.coreos.com/v1/Prometheus":             func() any { return new(monitoring.Prometheus) },
 	"monitoring.coreos.com/v1/PrometheusRule":         func() any { return new(monitoring.PrometheusRule) },

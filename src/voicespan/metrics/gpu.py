@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EVERY_S = 5.0
 STALE_S = 20.0
 """What is older than this is told no more: the driver does not answer."""
+DRIVER = "libnvidia-ml.so.1"
+"""The driver's library, as pynvml loads it."""
 _FIRST_ANSWER_S = 0.5
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 """A process that may use one GPU tells of one: several workers on a machine would count each card several times."""
@@ -63,6 +65,9 @@ class Gpus:
     def _ask(self) -> None:
         answered = self._answered
         try:
+            import ctypes
+
+            ctypes.CDLL(DRIVER)  # where it is not, there is no need for the 18 MB that pynvml takes
             import pynvml
 
             pynvml.nvmlInit()
