@@ -16,6 +16,7 @@ import sys
 import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +95,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 def rooms(environ: dict[str, str]) -> dict[str, int] | None:
-    """How many are in each room; None while the server is not there."""
+    """How many are in each room and speak, or may; None while the server is not there."""
 
     async def inside(interface: api.LiveKitAPI, room: str) -> int:
         there = await interface.room.list_participants(api.ListParticipantsRequest(room=room))
-        return sum(each.state == api.ParticipantInfo.State.ACTIVE for each in there.participants)
+        return sum(len(each.tracks) > 0 for each in there.participants)
 
     async def asked() -> dict[str, int] | None:
         try:
@@ -258,17 +259,46 @@ def test_who_may_not_call(server: dict[str, str]) -> None:
     assert "ftp://host is no address of a server" in odd.stderr
 
 
-def test_nobody_is_left_behind(server: dict[str, str], worker: Worker) -> None:
-    """Who breaks the test off leaves no room and nobody in one."""
-    command: list[str | Path] = [VOICESPAN, "latency-test", "--protocol", "livekit", "--agent", AGENT, "--at-once", "2"]
-    with subprocess.Popen(command, env=os.environ | server, stderr=subprocess.PIPE, text=True) as process:
+def test_the_agent_goes(server: dict[str, str], worker: Worker) -> None:
+    """An agent that leaves before it has answered has hung up."""
+    with calling(server, "--calls", "1") as process:
+        wait_for(lambda: list((rooms(server) or {}).values()) == [2], "nobody calls", worker.log)
+        asyncio.run(throw_out(server))
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert json.loads(said)["outcomes"][0]["problem"] == "the agent hung up"
+
+
+async def throw_out(server: dict[str, str]) -> None:
+    """Remove the agents from all rooms."""
+    async with api.LiveKitAPI(server["LIVEKIT_URL"], KEY, SECRET) as interface:
+        for room in (await interface.room.list_rooms(api.ListRoomsRequest())).rooms:
+            there = await interface.room.list_participants(api.ListParticipantsRequest(room=room.name))
+            for each in there.participants:
+                if each.identity != "caller":
+                    await interface.room.remove_participant(
+                        api.RoomParticipantIdentity(room=room.name, identity=each.identity)
+                    )
+
+
+@contextmanager
+def calling(server: dict[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Begin to call the agent; no call goes on after the block."""
+    command = [str(VOICESPAN), "latency-test", "--protocol", "livekit", "--json", "--agent", AGENT, *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=os.environ | server, stdout=pipe, stderr=pipe, text=True) as process:
         try:
-            full = [2, 2]
-            wait_for(lambda: sorted((rooms(server) or {}).values()) == full, "nobody calls", worker.log)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
+            yield process
         finally:
             process.kill()
+
+
+def test_nobody_is_left_behind(server: dict[str, str], worker: Worker) -> None:
+    """Who breaks the test off leaves no room and nobody in one."""
+    with calling(server, "--at-once", "2") as process:
+        wait_for(lambda: sorted((rooms(server) or {}).values()) == [2, 2], "nobody calls", worker.log)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "Aborted!" in said
     assert "Traceback" not in said

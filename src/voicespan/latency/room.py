@@ -185,6 +185,8 @@ class RoomPhone:
 
     def _hear(self, sound: bytes) -> None:
         """Write down what is played from now on; WebRTC, behind its jitter buffer, gives it when its time has come."""
+        if not self._began_ns:
+            return  # an agent that was in the room first
         if not self._playing or self._behind() > _LATE:
             self._be_silent()
             self._playing = True
