@@ -12,7 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import aiohttp
 from livekit import api, rtc
@@ -56,6 +56,9 @@ class RoomPhone:
     is how long it may take to join and to subscribe to the caller's track.
     """
 
+    started: ClassVar[bool] = False
+    """Whether LiveKit's native threads run in this process: they abort an interpreter that ends beside them."""
+
     def __init__(self, server: Server, *, agent: str = "", patience_s: float = 10.0, seed: int = 0) -> None:
         self.recording = Recording()
         self.lost = False
@@ -96,6 +99,7 @@ class RoomPhone:
         interface = api.LiveKitAPI(server.url, server.key, server.secret, failover=False)
         await stack.enter_async_context(interface)
         await self._make_room(interface, stack)
+        RoomPhone.started = True
         self._room = self._watched(rtc.Room())
         grants = api.VideoGrants(room_join=True, room=self.name)
         token = api.AccessToken(server.key, server.secret).with_identity("caller").with_grants(grants).to_jwt()
