@@ -52,8 +52,9 @@ bench-check: .venv/dev.stamp ## fail when a ratio is worse than its bar (ARGS="r
 collector: ## build the OpenTelemetry Collector of collector/
 	@scripts/collector
 
-programs: collector ## build what the tests run: the Collector, Prometheus, promtool, the checks of deploy/
+programs: collector ## build what the tests run: the Collector, Prometheus, promtool, a LiveKit server, the checks of deploy/
 	@scripts/prometheus
+	@scripts/livekit
 	@scripts/kubernetes
 	@scripts/compose
 

@@ -253,11 +253,12 @@ def proves_docs() -> None:
 
 
 def proves_programs() -> None:
-    """`make programs` builds what tests/e2e runs; it takes minutes, so `.ci/run` does it before the tests."""
-    assert {"scripts/collector", "scripts/prometheus"} <= set(make("programs").split())
+    """`make programs` builds what the tests run; it takes minutes, so `.ci/run` does it before the tests."""
+    scripts = ("collector", "prometheus", "livekit")
+    assert {f"scripts/{name}" for name in scripts} <= set(make("programs").split())
     assert "scripts/collector" in make("collector")
     assert "\nmake programs" in (ROOT / ".ci/run").read_text()
-    assert all(os.access(ROOT / "scripts" / name, os.X_OK) for name in ("collector", "prometheus", "go", "go-build"))
+    assert all(os.access(ROOT / "scripts" / name, os.X_OK) for name in (*scripts, "go", "go-build"))
 
 
 def proves_deploy() -> None:
@@ -405,6 +406,12 @@ def proves_latency_test() -> None:
     assert "tests/performance" in (ROOT / "tests/e2e/test_benchmarks.py").read_text()
 
 
+def proves_latency_test_in_rooms() -> None:
+    """tests/latency calls a real worker in the rooms of a real server, with these options and this environment."""
+    script = (ROOT / "tests/latency/test_room.py").read_text()
+    assert all(name in script for name in ('"--protocol", "livekit"', '"--agent"', "LIVEKIT_URL", "LIVEKIT_API_KEY"))
+
+
 def proves_score() -> None:
     """tests/local/test_scoring.py scores a turn with these options."""
     assert '"score", "last", "--name", "helpful", "--value"' in (ROOT / "tests/local/test_scoring.py").read_text()
@@ -452,6 +459,7 @@ PROOFS: dict[str, Callable[[], None]] = {
     r"voicespan slo deploy/slo\.yaml --output deploy/prometheus/rules|voicespan stack reload": proves_slo,
     r"voicespan doctor --(prometheus .* --tempo .* --grafana .*|import bot|service .*|offline)": proves_doctor,
     r"voicespan latency-test ws://.*": proves_latency_test,
+    r"export LIVEKIT_URL=.*|voicespan latency-test --protocol livekit.*": proves_latency_test_in_rooms,
     r"pytest tests/performance/ -v -m (benchmark|regression)": proves_latency_test,
     r"curl http://localhost:(8010/(health|prometheus)|13133/|9090/api/v1/targets|3000/api/health)": proves_health,
     r"voicespan ui (--host 0\.0\.0\.0|--trace-link '\S+\{trace_id\}')": proves_other_machines,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import wave
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
@@ -19,6 +20,8 @@ from voicespan.latency.gateway import GatewayPhone
 from voicespan.latency.report import Report, regressions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from voicespan.latency.call import Phone
 
 QUESTION = scenarios.named("plain").question
@@ -27,14 +30,16 @@ _MONO_16_BIT = (1, 2)
 
 
 @click.command("latency-test")
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option("--calls", default=100, show_default=True, type=click.IntRange(1), help="How many calls to make.")
 @click.option("--target", "target_ms", default=600.0, show_default=True, help="Milliseconds to answer in, on average.")
 @click.option("--at-once", default=1, show_default=True, type=click.IntRange(1), help="How many calls at a time.")
 @click.option(
-    "--protocol", type=click.Choice(["voicespan", "twilio"]), default="voicespan", show_default=True,
-    help="What is spoken on the WebSocket: that of the reference agent, or the media streams of a telephone gateway.",
+    "--protocol", type=click.Choice(["voicespan", "twilio", "livekit"]), default="voicespan", show_default=True,
+    help="What is spoken at URL: the messages of the reference agent, the media streams of a telephone gateway, or "
+    "LiveKit's signals, which lead into a room.",
 )  # fmt: skip
+@click.option("--agent", default="", help="Whom to send into the LiveKit room: the agent_name of its worker.")
 @click.option("--say", "text", default=QUESTION, show_default=True, help="The question, spoken by a synthesizer.")
 @click.option(
     "--audio", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -50,11 +55,12 @@ _MONO_16_BIT = (1, 2)
 )  # fmt: skip
 def latency_test(
     *,
-    url: str,
+    url: str | None,
     calls: int,
     target_ms: float,
     at_once: int,
     protocol: str,
+    agent: str,
     text: str,
     audio: Path | None,
     as_json: bool,
@@ -64,14 +70,15 @@ def latency_test(
 ) -> None:
     """Call the agent at URL (ws://HOST:PORT/call) many times, and say how long its callers wait.
 
+    With --protocol livekit URL is the server's (wss://HOST, else LIVEKIT_URL), and LIVEKIT_API_KEY and
+    LIVEKIT_API_SECRET are its credentials.
+
     Each call is a real one with real sound: the caller hears the greeting out, asks, and measures in what it heard the
     silence from the end of its question to the first sound of the answer. The exit status is 0 when the average is
     below the target, 1 when it is not or something became worse than the baseline.
     """
+    dial = _in_rooms(url, agent, patience["patience_s"]) if protocol == "livekit" else _at(url, protocol, agent)
     manners = Manners(question=_question(text, audio), **patience)
-
-    def dial(number: int) -> Phone:
-        return GatewayPhone(url, seed=number) if protocol == "twilio" else telephone.Telephone(url, seed=number)
 
     with _progress() as progress:
         task = progress.add_task("calls", total=calls, last="")
@@ -80,7 +87,11 @@ def latency_test(
             last = outcome.problem or f"{(outcome.latency_s or 0) * 1e3:.0f} ms"
             progress.update(task, advance=1, last=last)
 
-        report = Report(asyncio.run(make_calls(dial, calls, manners, at_once=at_once, told=told)), target_ms)
+        try:
+            report = Report(asyncio.run(make_calls(dial, calls, manners, at_once=at_once, told=told)), target_ms)
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            _leave(1)
     click.echo(json.dumps(report.data(), indent=1) if as_json else report.text())
     _explain(report)
     if save is not None:
@@ -88,7 +99,44 @@ def latency_test(
     worse = [] if baseline is None else _compared(report, baseline)
     for sentence in worse:
         click.echo(f"voicespan latency-test: worse than {baseline}: {sentence}", err=True)
-    sys.exit(0 if report.passed and not worse else 1)
+    _leave(0 if report.passed and not worse else 1)
+
+
+def _at(url: str | None, protocol: str, agent: str) -> Callable[[int], Phone]:
+    """Return what dials a WebSocket."""
+    if url is None:
+        raise click.UsageError("Missing argument 'URL'.")
+    if agent:
+        raise click.BadParameter("agents are sent into rooms, with --protocol livekit", param_hint="--agent")
+    phone = GatewayPhone if protocol == "twilio" else telephone.Telephone
+    return lambda number: phone(url, seed=number)
+
+
+def _in_rooms(url: str | None, agent: str, patience_s: float) -> Callable[[int], Phone]:
+    """Return what calls in a LiveKit room."""
+    try:
+        from voicespan.latency.room import RoomPhone, Server
+    except ModuleNotFoundError as error:
+        needs = f"--protocol livekit needs: pip install 'voicespan[livekit]' (no module {error.name!r})"
+        raise click.UsageError(needs) from None
+    told = {"LIVEKIT_URL": url or os.environ.get("LIVEKIT_URL", "")}
+    told |= {name: os.environ.get(name, "") for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")}
+    missing = [name for name, value in told.items() if not value]
+    if missing:
+        raise click.UsageError(f"--protocol livekit needs {', '.join(missing)} in the environment")
+    if not told["LIVEKIT_URL"].startswith(("ws://", "wss://", "http://", "https://")):
+        raise click.BadParameter(f"{told['LIVEKIT_URL']} is no address of a server: wss://HOST", param_hint="URL")
+    return lambda number: RoomPhone(Server(*told.values()), agent=agent, patience_s=patience_s, seed=number)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process; at once where native threads would abort it on the way."""
+    room = sys.modules.get("voicespan.latency.room")
+    if room is not None and room.RoomPhone.started:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _progress() -> Progress:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -240,3 +242,10 @@ async def test_nothing_of_ours_reaches_the_service(
     assert caplog.records == []
     assert diagnostics.counters.get("internal_error") > 5
     diagnostics.forget()
+
+
+def test_nothing_is_left_to_import() -> None:
+    """What the first session needs is there with the hooks: a job's event loop does not wait for files."""
+    script = "import sys, voicespan.integrations.livekit.hooks; print('voicespan.emit' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -22,8 +22,14 @@ from livekit.agents.voice import io
 RATE = 16_000
 FRAME_S = 0.01
 FRAME = round(RATE * FRAME_S)
-SPEECH = b"\x00\x10" * FRAME
+SPEECH = (b"\x00\x10" * 16 + b"\x00\xf0" * 16) * (FRAME // 32)
+"""A tone of 500 Hz: what does not swing is no sound to a codec."""
 SILENCE = b"\x00\x00" * FRAME
+
+
+def loud(frame: rtc.AudioFrame) -> bool:
+    """Return whether somebody speaks in this frame; the noise of a line is no speech."""
+    return max(frame.data) > 200
 
 
 class Truth:
@@ -93,8 +99,8 @@ class _DetectorStream(vad.VADStream):
             if not isinstance(frame, rtc.AudioFrame):
                 continue
             index += 1
-            loud = frame.data[0] != 0
-            sound_s, silence_s = (sound_s + FRAME_S, 0.0) if loud else (sound_s, silence_s + FRAME_S)
+            spoken = loud(frame)
+            sound_s, silence_s = (sound_s + FRAME_S, 0.0) if spoken else (sound_s, silence_s + FRAME_S)
             event = vad.VADEvent(
                 vad.VADEventType.INFERENCE_DONE,
                 samples_index=index * FRAME,
@@ -102,12 +108,12 @@ class _DetectorStream(vad.VADStream):
                 speech_duration=sound_s if speaking else 0.0,
                 silence_duration=silence_s,
                 speaking=speaking,
-                raw_accumulated_speech=sound_s if loud else 0.0,
+                raw_accumulated_speech=sound_s if spoken else 0.0,
                 raw_accumulated_silence=silence_s,
             )
             self._event_ch.send_nowait(event)
             kind = None
-            if not speaking and loud and sound_s > 0.045:
+            if not speaking and spoken and sound_s > 0.045:
                 speaking, kind = True, vad.VADEventType.START_OF_SPEECH
             elif speaking and silence_s >= self._vad.hangover_s - 1e-6:
                 speaking, kind = False, vad.VADEventType.END_OF_SPEECH
@@ -115,7 +121,7 @@ class _DetectorStream(vad.VADStream):
                 self._event_ch.send_nowait(
                     vad.VADEvent(kind, index * FRAME, index * FRAME_S, sound_s, silence_s, speaking=speaking)
                 )
-            if not speaking and not loud:
+            if not speaking and not spoken:
                 sound_s = 0.0
 
 
@@ -145,16 +151,16 @@ class _RecognizerStream(stt.RecognizeStream):
     async def _run(self) -> None:
         recognizer = self._stt
         assert isinstance(recognizer, Recognizer)
-        loud, count = False, 0
+        spoken, count = False, 0
         async for frame in self._input_ch:
             if not isinstance(frame, rtc.AudioFrame):
                 continue
-            before, loud = loud, frame.data[0] != 0
-            count += loud
+            before, spoken = spoken, loud(frame)
+            count += spoken
             if count == 20 and recognizer.failures:
                 recognizer.failures -= 1
                 raise APIConnectionError("the recognizer has gone")
-            if before and not loud and recognizer.caller.words:
+            if before and not spoken and recognizer.caller.words:
                 asyncio.get_running_loop().call_later(recognizer.delay_s, self._final, recognizer.caller.words)
 
     def _final(self, words: str) -> None:

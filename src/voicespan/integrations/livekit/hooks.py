@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
+from voicespan import emit  # noqa: F401 - with the framework, not on the loop of a job's call
 from voicespan import names as n
 from voicespan.guard import swallowed
 from voicespan.integrations.hook import Args, Hook, Hooks, Kwargs, quiet
