@@ -54,9 +54,9 @@ collector: ## build the OpenTelemetry Collector of collector/
 
 programs: collector ## build what the tests run: the Collector, Prometheus, promtool, a LiveKit server, the checks of deploy/
 	@scripts/prometheus
-	@scripts/livekit
 	@scripts/kubernetes
 	@scripts/compose
+	@scripts/livekit
 
 stack: .venv/dev.stamp programs ## run the back ends on this machine, in the background (voicespan stack down ends them)
 	@$(BIN)/voicespan stack up
