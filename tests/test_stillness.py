@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from tests import stillness
+from tests.children import children
+
+if TYPE_CHECKING:
+    import psutil
 
 
 def watching() -> list[psutil.Process]:
     """The watches of this process; other tests may have left children of their own."""
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in living if stillness.__file__ in child.cmdline()]
+    return children(stillness.__file__)
 
 
 def frozen(seconds: float) -> None:

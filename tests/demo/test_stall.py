@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
+from tests.children import children
 from tests.stillness import steadily
 
 from voicespan import names as n
@@ -20,6 +20,8 @@ from .browser import CHROMIUM, NS_PER_MS, PLAIN, chromium, demo, of, recorded, s
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import psutil
 
     from voicespan.local.span import Span
 
@@ -36,11 +38,7 @@ pytestmark = [
 
 def sound_device() -> psutil.Process:
     """The process of this test's browser in which sound is taken and played."""
-    (service,) = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if any("audio.mojom.AudioService" in word for word in process.cmdline())
-    ]
+    (service,) = children("audio.mojom.AudioService")
     return service
 
 

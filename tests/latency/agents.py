@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from pipecat.serializers.twilio import TwilioFrameSerializer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 _END_S = 0.2
@@ -127,7 +127,7 @@ class GatewayAgent(Agent):
 
 
 @asynccontextmanager
-async def answering(agent: Agent) -> AsyncIterator[str]:
+async def answering(agent: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
     """Serve it; give its address."""
     async with serve(agent, "127.0.0.1", 0, compression=None) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/call"

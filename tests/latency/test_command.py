@@ -13,11 +13,14 @@ from tests.demo.sounds import tone
 
 from voicespan.cli import main
 from voicespan.demo import pcm
+from voicespan.latency.gateway import GatewayPhone
 
 from .agents import TRACE, GatewayAgent, ReferenceAgent, answering
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from websockets.asyncio.server import ServerConnection
 
 pytestmark = pytest.mark.alone  # a telephone keeps real time
 
@@ -99,3 +102,20 @@ async def test_a_telephone_gateway(question: Path) -> None:
     names = [told["event"] for told in agent.events]
     assert names == ["connected", "start", "mark", "stop"]
     assert agent.events[2]["mark"]["name"] == "said"
+
+
+async def test_an_echo_takes_as_long_as_the_gateway_says() -> None:
+    """What an agent gives back at once is heard two slots later: one to take it in, one until it is played."""
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            if json.loads(message)["event"] == "media":
+                await connection.send(message)
+
+    async with answering(echo) as url, GatewayPhone(url) as phone:
+        said = phone.say("echo", tone(0.2))
+        await said.done.wait()
+        await asyncio.sleep(0.5)
+    samples, heard = pcm.RATE * pcm.FRAME_MS // 1000, pcm.extent(bytes(phone.recording.heard[2 * said.begin :]))
+    assert heard is not None
+    assert heard[0] >= 2 * samples

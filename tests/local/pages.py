@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
     from voicespan.local.server import Receiver
     from voicespan.local.turn import Turn
@@ -33,6 +33,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}: apt-get install chromium")
 WAIT_MS = 20_000
+BUSY_MS = 2_000
 MANY = 20_000
 AS_JSON = {"Content-Type": "application/json"}
 
@@ -132,10 +133,25 @@ def opened(
     page.on("request", lambda sent: None if sent.url.startswith(receiver.endpoint) else problems.append(sent.url))
     page.goto(receiver.endpoint + address)
     page.wait_for_selector("body.loaded")
+    page.locator = _patient(page)  # type: ignore[method-assign]
     yield page
     context.close()
     unexpected = [problem for problem in problems if not any(words in problem for words in expected)]
     assert not unexpected, unexpected
+
+
+def _patient(page: Page) -> Callable[..., Locator]:
+    """Return a `page.locator` that looks when the page waits for no answer: what was done shows part by part."""
+    from playwright.sync_api import TimeoutError as StillBusy
+
+    look = page.locator
+
+    def locator(*selector: Any, **options: Any) -> Locator:
+        with suppress(StillBusy):  # a receiver that is slow on purpose, or one that is gone
+            page.wait_for_selector("body[aria-busy=false]", timeout=BUSY_MS)
+        return look(*selector, **options)
+
+    return locator
 
 
 def expect_count(page: Page, selector: str, count: int) -> None:

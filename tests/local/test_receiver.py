@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
 import socket
 import sqlite3
 import threading
@@ -494,6 +495,14 @@ def test_other_holder_of_a_port_is_named() -> None:
     """Of a port that some other program holds, its process is told where the system tells."""
     with contextlib.closing(ports.listen("127.0.0.1", 0)) as taken:
         assert "process" in ports.holder(taken.getsockname()[1])
+
+
+def test_a_holder_is_found_among_descriptors_that_come_and_go() -> None:
+    """A file that is closed while a process is looked at hides none of its others: here the list's own one."""
+    before = os.open(os.devnull, os.O_RDONLY)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        os.close(before)
+        assert ports.holder(taken.getsockname()[1]).startswith(f"process {os.getpid()} ")
 
 
 def test_host_of_another_machine_is_an_error() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from tests.children import children
 from tests.ports import free_port
 
 from voicespan.stack.processes import Stack, StackError, healthy
@@ -78,8 +79,7 @@ def test_a_service_that_ends_takes_the_others_with_it(stack: Stack) -> None:
         stack.up([service("one"), service("two", FAILS)], started.append)
     assert started == ["starting one", "starting two"]
     assert stack.running() == []
-    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    assert not [child for child in children if ANSWERS in child.cmdline()]
+    assert children(ANSWERS) == []
 
 
 def test_a_taken_port_is_said_before_anything_starts(stack: Stack) -> None:

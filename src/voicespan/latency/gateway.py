@@ -111,6 +111,7 @@ class GatewayPhone:
     async def _run(self) -> None:
         """Every 20 ms: a frame goes out, and one is played."""
         began_ns = time.monotonic_ns()
+        self.recording.heard += pcm.SILENCE  # the first frame is played when the microphone's first slot is over
         while not self.lost:
             due_ns = began_ns + (self._microphone.slots + 1) * _FRAME_NS
             await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)

@@ -103,9 +103,17 @@ def _process(port: int) -> str:
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     for folder in Path("/proc").glob("[0-9]*/fd"):
         with suppress(OSError):
-            if any(str(entry.readlink()) in sockets for entry in folder.iterdir()):
+            if any(_link(entry) in sockets for entry in folder.iterdir()):
                 return _named(folder.parent)
     return "another process"
+
+
+def _link(entry: Path) -> str:
+    """What a file descriptor is, empty where it has been closed since it was listed."""
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return ""
 
 
 def _inodes(port: int) -> list[str]:

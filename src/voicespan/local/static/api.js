@@ -14,6 +14,7 @@ export async function ask(view, path, parameters = {}) {
   asked.get(view)?.abort();
   const controller = new AbortController();
   asked.set(view, controller);
+  drawBusy();
   try {
     const content = await answerOf(address(path, parameters), { signal: controller.signal });
     await free(); // nothing is redrawn under a pointer that is down
@@ -23,8 +24,12 @@ export async function ask(view, path, parameters = {}) {
     throw error;
   } finally {
     if (asked.get(view) === controller) asked.delete(view);
+    drawBusy();
   }
 }
+
+/** Answers come one by one, and until the last is there the page is of two minds. */
+const drawBusy = () => document.body.setAttribute("aria-busy", String(asked.size > 0));
 
 /** What was asked for this view is not wanted any more. */
 export const cancel = (view) => asked.get(view)?.abort();
