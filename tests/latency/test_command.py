@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import wave
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,12 @@ async def test_the_exit_status(question: Path, tmp_path: Path) -> None:
     assert bad.exit_code == 2
 
 
-async def test_nobody_answers_the_telephone(question: Path, free_port: int) -> None:
+async def test_nobody_answers_the_telephone(question: Path) -> None:
     """Where nobody can be called every call has failed, and the status is 1."""
-    done = await run(f"ws://127.0.0.1:{free_port}/call", "--calls", "2", "--audio", str(question))
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))  # nobody else can take it, and it does not listen
+        url = f"ws://127.0.0.1:{mute.getsockname()[1]}/call"
+        done = await run(url, "--calls", "2", "--audio", str(question))
     assert done.exit_code == 1
     assert "No call was answered!" in done.stdout
     assert "2 failed: " in done.stderr
