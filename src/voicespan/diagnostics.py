@@ -20,6 +20,7 @@ _MAX_KEYS = 512
 _MAX_COUNTERS = 256
 _OTHER = "other"
 LOCK_TIMEOUT_S = 0.05
+"""So long a count waits for its lock, and then counts without it."""
 
 _said: dict[str, tuple[float]] = {}
 

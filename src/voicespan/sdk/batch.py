@@ -402,11 +402,16 @@ class Batcher(Generic[Item]):
                 if batch and count + self._weigh(self._queue[0]).count > self._limits.batch:
                     break
                 item = self._queue.popleft()
-                weight = self._weigh(item)
+                weight = self._out(item)
                 batch.append(item)
                 count, size = count + weight.count, size + weight.size
-        self._more.add(len(batch) - count, -size)
         return batch
+
+    def _out(self, item: Item) -> Weight:
+        """Take note that an item has left the queue, at once; return how much that was."""
+        weight = self._weigh(item)
+        self._more.add(1 - weight.count, -weight.size)
+        return weight
 
     def _back(self, batch: list[Item], count: int) -> None:
         """Put a batch before what is queued."""
@@ -561,9 +566,7 @@ class Batcher(Generic[Item]):
                 item = self._queue.popleft()
             except IndexError:
                 return
-            weight = self._weigh(item)
-            self._more.add(1 - weight.count, -weight.size)
-            self._count(DROPPED, weight.count)
+            self._count(DROPPED, self._out(item).count)
 
     def _count(self, name: str, count: int = 1) -> None:
         self.counts.add(name, count)
