@@ -26,7 +26,7 @@ from ratio import Ratio
 from workers.marked import our_turn
 from workers.twelve import traced
 
-from voicespan import emit
+from voicespan import breath
 from voicespan.emit import BackgroundRecorder
 from voicespan.metrics.instruments import nobody_reads
 from voicespan.sdk.batch import Limits
@@ -135,7 +135,7 @@ def main() -> None:
     meters = MeterProvider(shutdown_on_exit=False)
     metrics.set_meter_provider(meters)
     nobody_reads(meters)
-    emit.BREATH_NS = 1 << 60  # in a pause the machine's other work would come into the figures
+    breath.WORK_NS = 1 << 60  # in a pause the machine's other work would come into the figures
     tracer = plain.provider.get_tracer("plain")
 
     def plainly() -> None:

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Decision, Sa
 
 from voicespan import diagnostics, settings, viewer
 from voicespan import names as n
+from voicespan.breath import Breath
 from voicespan.clock import Clock, SystemClock
 from voicespan.finish import finish, finish_late
 from voicespan.guard import swallowed
@@ -52,10 +53,6 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.1
 """How often open turns are looked at for their end."""
-BREATH_NS = 1_000_000
-"""How long the thread works on finished turns before it lets others have the interpreter."""
-SWEPT_AT_ONCE = 256
-"""How many open turns it looks at, likewise; that takes about half of this time."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
 _SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)
@@ -353,11 +350,11 @@ class BackgroundRecorder:
         """Close the turns that are over, and settle what is under way."""
         tasks.settle()
         now_ns = self.clock.monotonic_ns()
-        turns = self.open_turns()
-        for number, turn in enumerate(turns, 1):
-            turn.session.close_if_due(turn, now_ns)
-            if number % SWEPT_AT_ONCE == 0:
-                time.sleep(0)
+        turns, breath = self.open_turns(), Breath()
+        for turn in turns:
+            if turn.look_ns <= now_ns:
+                turn.session.close_if_due(turn, now_ns)
+                breath.take()
         for turn in turns[: max(0, len(turns) - MAX_OPEN_TURNS)]:
             diagnostics.counters.add("turn.over_limit")
             turn.session.shut_down(now_ns)
@@ -367,17 +364,14 @@ class BackgroundRecorder:
         if not self._emit_lock.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
             return
         try:
-            since_ns = time.monotonic_ns()
-            while self._closed and not self._over and since_ns < until_s * 1e9:
+            breath = Breath()
+            while self._closed and not self._over and time.monotonic() < until_s:
                 work = self._closed.popleft()
                 try:
                     work()
                 except Exception as error:
                     swallowed("finish", error)
-                now_ns = time.monotonic_ns()
-                if now_ns - since_ns > BREATH_NS:  # a service may end a thousand turns at once
-                    time.sleep(0)
-                    since_ns = now_ns
+                breath.take()  # a service may end a thousand turns at once
         finally:
             self._emit_lock.release()
 

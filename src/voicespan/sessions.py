@@ -12,6 +12,7 @@ from opentelemetry import trace
 from voicespan import diagnostics, events, exchange, hooked, settings
 from voicespan import names as n
 from voicespan.clock import Clock, RemoteClock
+from voicespan.closing import ABANDONED_NS, due, undecided, waits_for_report
 from voicespan.connection import offered
 from voicespan.context import Scope, bound
 from voicespan.finished import SpanContext
@@ -31,17 +32,12 @@ if TYPE_CHECKING:
     from voicespan.metrics.audio import Direction, DropReason
     from voicespan.record import Close, Input, StageRecord
 
-ABANDONED_NS = 5_000_000_000
-"""Speech that ended this long ago and was not committed was no utterance: no endpointing waits longer."""
-LINGER_NS = 2_000_000_000
-"""How long a turn whose reply is played out stays open for a further stage or for the client's report."""
-SETTLE_NS = 500_000_000
-"""What a client has to tell of one moment may come in several reports: so long after the latest all is told."""
-FAILED_NS = 10_000_000_000
-"""How long a turn without audio waits for another attempt after a failure."""
 BEFORE_SESSION_NS = 60_000_000_000
 """How much before its session a mark may lie: audio that was recorded while the session was set up."""
 MAX_OPEN_TURNS = 32
+LOOK_AGAIN_NS = 1_000_000_000
+"""A turn is looked at this often for its end at least. Shorter than `LINGER_NS`: frames, and the speech that one turn
+is interrupted by, are no marks of the turn, and begin no shorter wait."""
 
 EndReason = Literal["normal", "error", "client_disconnect", "timeout", "transferred"]
 MeasurementPoint = Literal["client", "gateway", "server"]
@@ -58,11 +54,6 @@ def reason_of(error: BaseException | None) -> EndReason:
         return "normal"
     gone = any(kind.__name__ in _DISCONNECTS for kind in type(error).__mro__)
     return "client_disconnect" if gone else "error"
-
-
-def _undecided(speech: Turn) -> bool:
-    """Whether speech over a turn may still turn out to be an utterance, or not."""
-    return speech.open and speech.record.committed_ns is None
 
 
 class Recorder(Protocol):
@@ -399,7 +390,7 @@ class Session:
         if spoken_over is not None and spoken_over.open:
             if spoken_over.record.barge_in is not None:
                 self.link_interrupted(turn, spoken_over)
-                if self._waits_for_report(spoken_over.record):
+                if waits_for_report(spoken_over.record, self.reports):
                     spoken_over.yielded_ns = record.active_ns
                 else:
                     self._close(spoken_over, "done", record.active_ns)
@@ -430,7 +421,7 @@ class Session:
         self._forget(turn)
 
     def close_if_due(self, turn: Turn, now_ns: int) -> None:
-        """Close the turn when it is over; for every open turn several times a second."""
+        """Close the turn when it is over; for every open turn whose `look_ns` has come, several times a second."""
         if not self.lock.acquire(timeout=0.05):
             return
         try:
@@ -440,15 +431,21 @@ class Session:
 
     def close_due(self, turn: Turn, now_ns: int) -> None:
         """Close the turn when it is over; for who has the lock."""
-        if turn.record.close is not None or turn.dropped:
+        record = turn.record
+        if record.close is not None or turn.dropped:
             return
-        due = self._due(turn, now_ns)
-        if due is None:
-            return
-        if due == "dismissed":
+        limit_ns = record.onset_ns + self._max_ns
+        why, at_ns = due(turn, limit_ns=limit_ns, idle_ns=self._idle_ns, reports=self.reports)
+        if now_ns >= limit_ns:
+            self._close(turn, "limit", limit_ns)
+        elif at_ns > now_ns:
+            # What another turn's speech does to this one is no mark of its own.
+            alone = turn.pending is None and turn.yielded_ns is None
+            turn.look_ns = min(at_ns, now_ns + LOOK_AGAIN_NS) if alone else 0
+        elif why == "dismissed":
             self.turn_dismissed(turn)
         else:
-            self._close(turn, due, turn.record.onset_ns + self._max_ns if due == "limit" else now_ns)
+            self._close(turn, why, now_ns)
 
     def shut_down(self, now_ns: int) -> None:
         """Close every turn with what is known: the process ends."""
@@ -607,54 +604,6 @@ class Session:
 
     # Ends
 
-    def _due(self, turn: Turn, now_ns: int) -> Close | None:
-        """Return why the turn is over, or None while it is not."""
-        record = turn.record
-        if now_ns - record.onset_ns >= self._max_ns:
-            return "limit"
-        idle = now_ns - record.active_ns >= self._idle_ns
-        if record.committed_ns is None and record.trigger is None and record.ended_ns is None:
-            over = turn.over is not None and turn.over.open
-            if over and record.detected_ns is not None and now_ns - record.detected_ns >= ABANDONED_NS:
-                return "dismissed"
-            if idle:
-                return "dismissed" if over else "idle"
-            return None
-        if turn.yielded_ns is not None:
-            told = not self._waits_for_report(record) and now_ns - record.active_ns >= SETTLE_NS
-            return "done" if told or now_ns - turn.yielded_ns >= LINGER_NS else None
-        if turn.pending is not None and _undecided(turn.pending):
-            return None
-        playback = record.playback
-        if record.busy:
-            return "ended" if record.ended_ns is not None and playback.first_sent_ns is None else None
-        if playback.first_sent_ns is None:
-            if record.ended_ns is not None:
-                return "ended"
-            failed = record.failure is not None or any(stage.failure is not None for stage in record.stages)
-            return "idle" if idle or (failed and now_ns - record.active_ns >= FAILED_NS) else None
-        if playback.paused_ns is not None:
-            return "idle" if idle else None
-        return self._played_out(record, now_ns, idle=idle)
-
-    def _played_out(self, record: TurnRecord, now_ns: int, *, idle: bool) -> Close | None:
-        playback = record.playback
-        out_ns = playback.out_ns
-        if now_ns < out_ns:
-            return None
-        if record.ended_ns is not None and not (self._waits_for_report(record) and now_ns < out_ns + LINGER_NS):
-            return "done"
-        if playback.filler_only and record.barge_in is None:
-            return "idle" if idle and now_ns - out_ns >= self._idle_ns else None
-        # What stopped the reply may turn out to be nothing, and the reply go on.
-        linger_ns = LINGER_NS if record.barge_in is None else ABANDONED_NS
-        return "done" if now_ns - max(out_ns, record.active_ns) >= linger_ns else None
-
-    def _waits_for_report(self, record: TurnRecord) -> bool:
-        """Whether the client has still to say when it was silent."""
-        stopped_ns = record.playback.stopped_ns
-        return self.reports and (stopped_ns is None or stopped_ns < record.playback.last_sent_ns)
-
     def _close_quiet(self, newer: Turn) -> None:
         """A new turn begins: close those that were only kept open for what might still come."""
         if len(self._turns) == 1 and self._turns[0] is newer:  # mostly it is alone
@@ -663,11 +612,11 @@ class Session:
         for turn in list(self._turns):
             record = turn.record
             pending = turn.pending
-            if turn is newer or (pending is not None and pending is not newer and _undecided(pending)):
+            if turn is newer or (pending is not None and pending is not newer and undecided(pending)):
                 continue
             playback = record.playback
             quiet = playback.first_sent_ns is not None and not playback.filler_only and playback.paused_ns is None
-            if quiet and now_ns >= playback.out_ns and not record.busy and not self._waits_for_report(record):
+            if quiet and now_ns >= playback.out_ns and not record.busy and not waits_for_report(record, self.reports):
                 self._close(turn, "done", now_ns)
 
     def _end_turn(self, turn: Turn, reason: EndReason, at_ns: int, error: BaseException | str | None) -> None:

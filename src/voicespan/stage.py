@@ -122,6 +122,7 @@ class Stage:
         record = self._live()
         if record is not None and record.failure is None:
             record.failure = failure_of(error, self._turn.now_ns())
+            self._turn.look_ns = 0
 
     @guarded
     def cancelled(self) -> None:
@@ -237,7 +238,7 @@ class Stage:
             return
         record.cancelled = record.cancelled or record.exhausted_ns is None
         turn.record.active_ns = turn.now_ns()
-        record.end_ns = max(record.start_ns, turn.record.active_ns)
+        record.end_ns, turn.look_ns = max(record.start_ns, turn.record.active_ns), 0
 
 
 class Asr(Stage):
@@ -335,7 +336,7 @@ class Tool(Stage):
     @guarded
     def outlives(self) -> None:
         """Say that the turn does not wait for the call any more, as with `background=True` from the start."""
-        self._record.background = True
+        self._record.background, self._turn.look_ns = True, 0
 
 
 class _Speaking(Stage):

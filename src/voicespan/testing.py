@@ -82,7 +82,8 @@ class VoiceRecorder:
         for _ in range(max(1, round(s * 10))):
             self.clock.advance(s=0.1 if s else 0)
             for turn in list(self._open):
-                turn.session.close_if_due(turn, self.clock.now_ns)
+                if turn.look_ns <= self.clock.now_ns:  # as the recorder of a service looks
+                    turn.session.close_if_due(turn, self.clock.now_ns)
         return self.turns
 
     # What sessions need

@@ -49,6 +49,7 @@ class Turn:
         "agent",
         "counted",
         "dropped",
+        "look_ns",
         "noted",
         "now_ns",
         "over",
@@ -77,6 +78,8 @@ class Turn:
         """Speech that has begun over this turn and is not committed yet."""
         self.yielded_ns: int | None = None
         """When the speech that interrupted it was committed, while it waits for what the client has heard of it."""
+        self.look_ns = 0
+        """Before this time nothing but a mark ends it, so it need not be looked at; marks set it to 0."""
         self.agent: str | None = None
         self.noted = False
         """The turn that it spoke over has noted it already, as a false interruption."""
@@ -312,7 +315,7 @@ class Turn:
     def stage_ended(self, stage: StageRecord, now_ns: int) -> None:
         """Note the end of a stage; a tool that outlived its turn is reported now."""
         record = self.record
-        record.active_ns = now_ns
+        record.active_ns, self.look_ns = now_ns, 0
         self.task_over(stage)
         if record.close is not None and stage.component == "tool" and not self.dropped:
             self._session.recorder.late(record, stage)
@@ -691,6 +694,7 @@ class Turn:
             diagnostics.counters.add("mark.late")
             return None
         record.active_ns = self.now_ns() if now_ns is None else now_ns
+        self.look_ns = 0
         return record
 
 

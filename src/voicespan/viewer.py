@@ -22,6 +22,7 @@ from opentelemetry.util.re import parse_env_headers
 
 from voicespan import names as n
 from voicespan import settings
+from voicespan.breath import Breath
 from voicespan.content import Content
 from voicespan.diagnostics import say
 from voicespan.guard import swallowed
@@ -49,7 +50,6 @@ _LOOK_AGAIN_S = (2.0, 60.0)
 """Where no viewer is, the pauses before the next look grow from the first to the second of these."""
 _TIMEOUT_S = 2.0
 _ACCEPTED = range(200, 300)
-_BREATH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,16 @@ class Reporter:
         said = self.content.take()
         now_ns = self._recorder.clock.monotonic_ns()
         turns = self._recorder.open_turns()
-        told = [json.dumps(progress(record)) for record in _in_breaths(islice(_grown(turns, now_ns), MAX_TURNS))]
-        if not (told or said or self._told):
+        if not (said or self._told or any(_grown(turns, now_ns))):
             return True
         if not self._connected:
             self._look(timeout_s)
         if self._connected:
+            breath = Breath()
+            told: list[str] = []
+            for record in islice(_grown(turns, now_ns), MAX_TURNS):
+                told.append(json.dumps(progress(record)))
+                breath.take()
             beyond = len(turns) - len(told) if len(told) == MAX_TURNS else 0
             report = {**self._who(), "interval_s": INTERVAL_S, "now_s": time.time(), "beyond": beyond}
             self._post("/api/open", f'{json.dumps(report)[:-1]}, "turns": [{",".join(told)}]}}', timeout_s)
@@ -198,14 +202,6 @@ def _grown(turns: list[Turn], now_ns: int) -> Iterator[TurnRecord]:
         record = turn.record
         if record.sampled and turn.open and now_ns - record.onset_ns >= YOUNG_NS:
             yield record
-
-
-def _in_breaths(records: Iterator[TurnRecord]) -> Iterator[TurnRecord]:
-    """The same, with a pause now and then: a thread that computes holds up the service's event loop."""
-    for number, record in enumerate(records):
-        if number % _BREATH == 0:
-            time.sleep(0)
-        yield record
 
 
 def _plain(utterance: Utterance) -> dict[str, Any]:

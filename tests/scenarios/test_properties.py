@@ -119,6 +119,8 @@ STAGE_STEPS: dict[str, Callable[[Stage, int | None], object]] = {
     "product": product,
     "handed": handed,
     "discarded": lambda stage, at: getattr(stage, "discarded", stage.cancelled)(),
+    "outlives": lambda stage, at: getattr(stage, "outlives", stage.cancelled)(),
+    "stage.dropped": lambda stage, at: stage.dropped(),
 }
 
 
@@ -207,6 +209,28 @@ def test_any_sequence_of_marks(opening: list[str], steps: list[tuple[str, int, i
         for late in pipeline.turns:
             report(pipeline, late, None)
     assert pipeline.voice.turns == before
+
+
+@settings(max_examples=300, deadline=None)
+@given(opening=OPENINGS, steps=st.lists(STEPS, max_size=40), looks=st.integers(1, 3))
+def test_a_turn_is_looked_at_when_it_is_over(
+    opening: list[str], steps: list[tuple[str, int, int, int | None]], looks: int
+) -> None:
+    """A turn that says that it need not be looked at yet is not over, whatever was reported since the last look."""
+    pipeline = Pipeline()
+    for name in opening:
+        pipeline.step(name, 0, 100, None)
+    for number, step in enumerate(steps):
+        if number % looks == 0:
+            pipeline.voice.settle()
+        pipeline.step(*step)
+        now_ns = pipeline.voice.clock.now_ns
+        for turn in pipeline.turns:
+            look_ns = turn.look_ns
+            if turn.open and look_ns > now_ns:
+                pipeline.session.close_if_due(turn, now_ns)
+                assert turn.open
+                turn.look_ns = look_ns
 
 
 def test_marks_from_several_threads() -> None:

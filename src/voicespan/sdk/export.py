@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import threading
-import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -19,6 +18,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace import SpanProcessor
 
 from voicespan import settings
+from voicespan.breath import Breath
 from voicespan.diagnostics import counters, say
 from voicespan.guard import swallowed
 from voicespan.sdk import scrub
@@ -215,9 +215,10 @@ class BodySender(ExporterSender["ReadableSpan | Written"]):
             else:
                 spans.append(item)
         parts = [frame.around(written) for frame, written in turns.items()]
+        breath = Breath()
         for start in range(0, len(spans), _PIECE):
             parts.append(encode_spans(self._scrub(spans[start : start + _PIECE])).SerializePartialToString())
-            time.sleep(0)
+            breath.take()
         return b"".join(parts)
 
     def post(self, body: bytes) -> Refusal | None:
