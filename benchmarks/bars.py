@@ -80,12 +80,13 @@ def _growth(found: Found) -> Finding:
 
 
 def _start(found: Found) -> Finding:
-    ms, mb, bar = found["added_ms_min"], found["added_rss_mb"], found["bar"]
-    sdk = found["added_cpu_ms"]["sdk"]
+    ratio, bar, cpu_ms = Ratio.read(found["ratios"]["plain_sdk"]), found["bar"], found["added_cpu_ms"]
+    mb = found["added_rss_mb"]
     words = (
-        f"{ms:.0f} ms and {mb:.0f} MB; {found['times_plain_sdk']} of the CPU of the plain SDK, which takes {sdk:.0f} ms"
+        f"{_words(ratio)}: {cpu_ms['without integrations']:.0f} ms where the plain SDK takes {cpu_ms['sdk']:.0f} and "
+        f"OpenTelemetry's own loader {cpu_ms['loader']:.0f}; {mb:.0f} MB"
     )
-    return _said(ms <= bar["ms"] and mb <= bar["mb"], words)
+    return Finding(words, ratio.at_most(bar["of_plain_sdk"]) if mb <= bar["mb"] else "not met")
 
 
 def _exit(found: Found) -> Finding:
@@ -161,7 +162,12 @@ BARS = (
         is_ratio=True,
     ),
     Bar("memory that frames take", "nothing that grows", "frames", _growth),
-    Bar("start-up added, OTLP over HTTP", "at most 150 ms and 30 MB", "startup", _start),
+    Bar(
+        "start-up added, OTLP over HTTP, in CPU time, no frameworks installed",
+        "at most 150/180 (0.833) of the plain SDK, which took 180 ms where the bar was set; at most 30 MB",
+        "startup",
+        _start,
+    ),
     Bar("exit with a Collector that refuses or never answers", "at most 2 s, one line", "startup_exit", _exit),
     Bar("event-loop delay added with 1,000 calls at once", "p99 at most 1 ms", "calls", _delay),
     Bar(

@@ -52,6 +52,11 @@ class Peer:
     turns: float = 1.0
     """How many turns it holds, of those that a round has."""
 
+    @property
+    def records(self) -> bool:
+        """Whether spans have to come of it."""
+        return self.worker != "bare" and self.how != "off"
+
 
 PEERS = {
     "bare": Peer("bare", "", "the API without a provider: nothing is recorded"),
@@ -136,6 +141,11 @@ class Worker:
         self._process.wait()
         raise Missing(("".join(self._err).strip() or f"it ended with {self._process.returncode}").splitlines()[-1])
 
+    @property
+    def complaint(self) -> str:
+        """The last line that it has written on stderr."""
+        return "".join(self._err).strip().rpartition("\n")[2]
+
     def _listen(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
@@ -170,6 +180,9 @@ def recording(workers: dict[str, Worker], rounds: int, turns: int) -> dict[str, 
             if number >= WARM_UP:
                 found[name].append(figures)
                 came[name] += taken
+    for name, taken in came.items():
+        if PEERS[name].records and not taken.spans:
+            raise SystemExit(f"{name}: nothing was recorded: {workers[name].complaint}")
     return {name: _figures(name, found, came[name], rounds * turns * PEERS[name].turns) for name in workers}
 
 

@@ -125,7 +125,7 @@ def measure(work: Callable[[], object], clock: Callable[[], int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=51)
     arguments = parser.parse_args()
 
     plain, ours, seen = Way(), Ours(), Ours()

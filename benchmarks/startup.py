@@ -4,6 +4,7 @@
 
 The cases run in turn, so that a busy moment meets all of them; the smallest time of each is the one to trust, and on a
 busy machine the processor's time (`cpu_ms`). The telemetry goes to a receiver on this machine that answers at once.
+All modules are compiled before, as those of an installed package are, whatever PYTHONDONTWRITEBYTECODE says here.
 Prints JSON; `loader` is what OpenTelemetry's own loader costs before it loads anything: every distribution pays it.
 """
 
@@ -17,11 +18,17 @@ import subprocess
 import sys
 import threading
 import time
+from compileall import compile_dir
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-BAR_MS = 150
+from ratio import Ratio
+
+import voicespan
+
+BAR = 150 / 180
+"""Milliseconds that starting may take, of those that the plain SDK took on the machine where the bar was set."""
 BAR_MB = 30
 
 RUN = (sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--")
@@ -56,6 +63,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    compile_dir(Path(voicespan.__file__).parent, quiet=2)
     cases = environments(f"http://127.0.0.1:{server.server_address[1]}")
     measured: dict[str, list[Run]] = {name: [] for name in cases}
     for _ in range(rounds):
@@ -72,8 +80,8 @@ def environments(url: str) -> dict[str, dict[str, str]]:
     """
     from voicespan.run import environment
 
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
-    clean.pop("PYTHONPATH", None)
+    own = ("OTEL_", "VOICESPAN_", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     started = environment(clean, "bench", url)
     start_path = started["PYTHONPATH"]
     off = {"OTEL_PYTHON_DISTRO": "none", "OTEL_PYTHON_CONFIGURATOR": "none"}
@@ -134,6 +142,10 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
     added_ms = cases["voicespan"]["ms_min"] - cases["bare"]["ms_min"]
     added_mb = cases["voicespan"]["rss_mb"] - cases["bare"]["rss_mb"]
     cpu_ms = {name: case["cpu_ms"] - cases["bare"]["cpu_ms"] for name, case in cases.items()}
+    added = {
+        name: [run.cpu_ms - bare.cpu_ms for run, bare in zip(measured[name], measured["bare"], strict=True)]
+        for name in ("sdk", "without integrations")
+    }
     return {
         "python": sys.version.split()[0],
         "cases": cases,
@@ -141,9 +153,10 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
         "added_ms_paired_median": round(paired_ms, 1),
         "added_rss_mb": round(added_mb, 1),
         "integrations_add": integrations,
-        "added_cpu_ms": {name: round(cpu_ms[name], 1) for name in ("loader", "sdk", "voicespan")},
-        "times_plain_sdk": round(cpu_ms["voicespan"] / cpu_ms["sdk"], 2),
-        "bar": {"ms": BAR_MS, "mb": BAR_MB, "met": added_ms <= BAR_MS and added_mb <= BAR_MB},
+        "added_cpu_ms": {name: round(ms, 1) for name, ms in cpu_ms.items()},
+        # With no frameworks installed, as the bar has it: the plain SDK loads no instrumentations here either.
+        "ratios": {"plain_sdk": Ratio.of(added["without integrations"], added["sdk"]).plain()},
+        "bar": {"of_plain_sdk": round(BAR, 3), "mb": BAR_MB},
     }
 
 
