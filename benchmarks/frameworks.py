@@ -104,7 +104,7 @@ async def livekit() -> dict[str, float]:
     talk: Any = SimpleNamespace()
     conversation._replies[handle] = talk, made
     _SpeechHandleContextVar.set(handle)
-    playback = Playback(turn.session.recorder.clock, conversation.current_reply)
+    playback = Playback(turn.session, conversation.current_reply)
     playback.top = None
     playback.given(0.02)
     playback.started = True

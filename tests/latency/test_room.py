@@ -190,6 +190,7 @@ def test_calls_in_rooms(server: dict[str, str], worker: Worker) -> None:
         waited_s = [each["waited_s"] for each in truth]
         heard_s = [each["latency_ms"] / 1e3 for each in outcomes(done)]
         assert len(waited_s) == len(heard_s) == 2
+        assert [each["room"] for each in outcomes(done)] == [each["room"] for each in truth]
         assert abs(waited_s[0] - waited_s[1]) > 0.3  # it is slow every other time
         for waited, heard in zip(waited_s, heard_s, strict=True):
             assert waited < heard < waited + WAY_S, list(zip(waited_s, heard_s, strict=True))
@@ -212,7 +213,9 @@ def test_calls_at_once(server: dict[str, str], worker: Worker) -> None:
     before = len(worker.answers())
     done = call(server, "--calls", "2", "--at-once", "2", "--agent", AGENT, "--target", "5000")
     assert [each["problem"] for each in outcomes(done)] == [None, None]
-    assert len({each["room"] for each in worker.answers()[before:]}) == 2
+    held = {each["room"] for each in worker.answers()[before:]}
+    assert {each["room"] for each in outcomes(done)} == held
+    assert len(held) == 2
 
 
 def test_nobody_comes(server: dict[str, str], worker: Worker) -> None:

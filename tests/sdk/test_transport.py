@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from tests.processes.faulty import BackEnd, half
 
 from voicespan.sdk.endpoint import Endpoint
+from voicespan.sdk.export import BodySender, ExporterSender
 from voicespan.sdk.exporters import makers
 from voicespan.sdk.transport import Transport, fits
 
@@ -223,3 +224,32 @@ def test_what_requests_does_better_stays_with_it(
         (tmp_path / ".netrc").write_text("machine x login a password b")
     endpoint = Endpoint("traces", "http/protobuf", url, "")
     assert fits(OTLPSpanExporter, endpoint, environ) is does
+
+
+def over_requests(server: Server, path: str) -> OTLPSpanExporter:
+    """An exporter that does not send with our transport: as with TLS, proxies and credentials."""
+    exporter = OTLPSpanExporter(endpoint=f"{server.url}{path}", timeout=5)
+    assert not isinstance(exporter._client._transport, Transport)
+    return exporter
+
+
+@pytest.mark.parametrize("sender", [BodySender, ExporterSender])
+def test_requests_are_heeded_too(server: Server, sender: type[ExporterSender[Any]]) -> None:
+    """A target that is reached with TLS, or whose exporter encodes by itself, is left alone for as long as it asks."""
+    server.retry_after = "30"
+    made = sender(over_requests(server, "/busy"), "somewhere", scrub=lambda spans, **_: spans)
+    refusal = made.send([])
+    made.close()
+    assert refusal is not None
+    assert (refusal.passing, refusal.after_s) == (True, 30)
+
+
+def test_an_answer_ends_what_was_asked_for(server: Server) -> None:
+    """What a server asked for holds until its next answer."""
+    exporter = over_requests(server, "/ok")
+    sender = BodySender(exporter, "somewhere", scrub=lambda spans, **_: spans)
+    transport: Any = exporter._client._transport
+    transport.retry_after_s = 30
+    assert sender.send([]) is None
+    assert transport.retry_after_s == 0
+    sender.close()

@@ -84,6 +84,7 @@ class Telephone:
         self._new_speech = asyncio.Event()
         self._round_trips_ns: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.room = None
         self._lost = False
 
     async def __aenter__(self) -> Self:

@@ -33,6 +33,8 @@ class Hook:
     wrapper: Callable[[Callable[..., Any], Any, Args, Kwargs], Any]
     needs: tuple[str, ...] = ()
     """Parameters that the wrapper reads: one that was renamed is a hook that has moved."""
+    inherited: bool = False
+    """The function may be one of a base class. Otherwise that is another one, left when the class's own has moved."""
 
     def moved(self) -> str | None:
         """Return what this version does not have; None where the hook can be placed."""
@@ -54,6 +56,8 @@ class Hook:
         *path, name = self.name.split(".")
         for step in path:
             owner = getattr(owner, step, None)
+        if isinstance(owner, type) and not self.inherited and name not in vars(owner):
+            return None
         return (owner, name) if callable(getattr(owner, name, None)) else None
 
 

@@ -30,6 +30,10 @@ class Phone(Protocol):
     recording: Recording
 
     @property
+    def room(self) -> str | None:
+        """The name of the room that the call is held in, where it has one."""
+
+    @property
     def lost(self) -> bool:
         """Whether the agent has closed the connection."""
 
@@ -72,6 +76,8 @@ class Outcome:
     problem: str | None = None
     trace_id: str | None = None
     """The trace of the question, where the agent tells it."""
+    room: str | None = None
+    """The room that the call was held in: `voice.room.id` of the agent's own turns."""
 
 
 async def make_calls(
@@ -90,11 +96,12 @@ async def make_calls(
 
 
 async def _outcome(dial: Callable[[int], Phone], number: int, manners: Manners) -> Outcome:
+    calling = dial(number)
     try:
-        async with dial(number) as phone:
+        async with calling as phone:
             return await _measured(phone, number, manners)
     except (CallFailed, OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
-        return Outcome(number, problem=str(error) or type(error).__name__)
+        return Outcome(number, problem=str(error) or type(error).__name__, room=calling.room)
 
 
 async def _measured(phone: Phone, number: int, manners: Manners) -> Outcome:
@@ -111,7 +118,8 @@ async def _measured(phone: Phone, number: int, manners: Manners) -> Outcome:
     await _hear_out(phone, 0)
     await phone.hang_up()
     traceparent = asked.traceparent
-    return Outcome(number, latency_s, trace_id=traceparent.split("-")[1] if traceparent else None)
+    trace_id = traceparent.split("-")[1] if traceparent else None
+    return Outcome(number, latency_s, trace_id=trace_id, room=phone.room)
 
 
 async def _sound(phone: Phone, sample: int, wait_s: float) -> bool:

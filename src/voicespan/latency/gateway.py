@@ -37,6 +37,7 @@ class GatewayPhone:
     def __init__(self, url: str, *, seed: int = 0) -> None:
         self.recording = Recording()
         self.lost = False
+        self.room = None
         self._url = url
         self._microphone = Microphone(self.recording, seed)
         self._speaker: deque[bytes | str] = deque()

@@ -115,6 +115,7 @@ class Report:
                     "latency_ms": None if each.latency_s is None else each.latency_s * 1e3,
                     "problem": each.problem,
                     "trace_id": each.trace_id,
+                    "room": each.room,
                 }
                 for each in self.outcomes
             ],

@@ -62,7 +62,7 @@ class RoomPhone:
     def __init__(self, server: Server, *, agent: str = "", patience_s: float = 10.0, seed: int = 0) -> None:
         self.recording = Recording()
         self.lost = False
-        self.name = f"voicespan-{secrets.token_hex(8)}"
+        self.room = f"voicespan-{secrets.token_hex(8)}"
         self._server, self._agent, self._patience_s = server, agent, patience_s
         self._microphone = Microphone(self.recording, seed)
         self._joined = asyncio.Event()
@@ -101,7 +101,7 @@ class RoomPhone:
         await self._make_room(interface, stack)
         RoomPhone.started = True
         self._room = self._watched(rtc.Room())
-        grants = api.VideoGrants(room_join=True, room=self.name)
+        grants = api.VideoGrants(room_join=True, room=self.room)
         token = api.AccessToken(server.key, server.secret).with_identity("caller").with_grants(grants).to_jwt()
         async with _in_time(_SET_UP_S, "the server did not let the caller in"):
             await self._room.connect(server.url, token, rtc.RoomOptions(connect_timeout=_SET_UP_S / 2))
@@ -116,13 +116,13 @@ class RoomPhone:
 
     async def _make_room(self, interface: api.LiveKitAPI, stack: contextlib.AsyncExitStack) -> None:
         agents = [api.RoomAgentDispatch(agent_name=self._agent)] if self._agent else []
-        request = api.CreateRoomRequest(name=self.name, empty_timeout=_EMPTY_S, agents=agents)
+        request = api.CreateRoomRequest(name=self.room, empty_timeout=_EMPTY_S, agents=agents)
         try:
             await interface.room.create_room(request)
         except asyncio.CancelledError:  # it may be there all the same
-            await _delete(interface, self.name)
+            await _delete(interface, self.room)
             raise
-        stack.push_async_callback(_delete, interface, self.name)
+        stack.push_async_callback(_delete, interface, self.room)
 
     def _watched(self, room: rtc.Room) -> rtc.Room:
         room.on("participant_connected", lambda _: self._joined.set())

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ from voicespan.sdk.endpoint import is_loopback
 from voicespan.sdk.shutdown import close, leaving
 from voicespan.sdk.spool import DAMAGED, REPLACED
 from voicespan.sdk.spooler import spooler
+from voicespan.sdk.transport import heed
 from voicespan.version import __version__
 
 if TYPE_CHECKING:
@@ -258,6 +260,9 @@ class Why:
         self.reason = self._before = ""
         self._passing = False
         self._exporter = exporter
+        self._transport = getattr(getattr(exporter, "_client", None), "_transport", None)
+        with suppress(Exception):  # it may be of another shape
+            heed(self._transport)
         self._hurried = False
         self.thread = 0
         for kind in type(exporter).__mro__:
@@ -276,7 +281,8 @@ class Why:
 
     def refusal(self) -> Refusal:
         """Return why the export has failed."""
-        return Refusal(self.reason or "the exporter does not say why", self._passing)
+        after_s = getattr(self._transport, "retry_after_s", 0.0)
+        return Refusal(self.reason or "the exporter does not say why", self._passing, after_s)
 
     def hurry(self) -> None:
         """From now on a hopeless attempt is not repeated."""

@@ -140,6 +140,23 @@ class Transport:
             self._connection = None
 
 
+def heed(transport: Any) -> None:
+    """Have another transport of the exporters (`requests`) note `retry_after_s`, as `Transport` does by itself."""
+    if transport is None or hasattr(transport, "retry_after_s"):
+        return
+    request = transport.request
+    transport.retry_after_s = 0.0
+
+    def heeded(*args: Any, **kwargs: Any) -> Any:
+        transport.retry_after_s = 0.0
+        result = request(*args, **kwargs)
+        with suppress(Exception):  # somebody else's result
+            transport.retry_after_s = _seconds(result.headers().get("retry-after", ""))
+        return result
+
+    transport.request = heeded
+
+
 def _seconds(retry_after: str) -> float:
     """Return how long a `Retry-After` (RFC 9110) is, in seconds or as a date; 0 for what is neither."""
     try:

@@ -85,16 +85,17 @@ _STREAMING = "openai._streaming"
 HOOKS: dict[str, Hooks] = {
     _REALTIME: Hooks(
         REQUIREMENT,
+        # The client moves methods of its connections to a base class by and by; they are called all the same.
         Hook(_REALTIME, "AsyncRealtimeConnection.__init__", _open),
-        Hook(_REALTIME, "AsyncRealtimeConnection.parse_event", _received),
-        Hook(_REALTIME, "AsyncRealtimeConnection.recv_bytes", _read),
-        Hook(_REALTIME, "AsyncRealtimeConnection.send", _sent),
-        Hook(_REALTIME, "AsyncRealtimeConnection.close", _close),
+        Hook(_REALTIME, "AsyncRealtimeConnection.parse_event", _received, inherited=True),
+        Hook(_REALTIME, "AsyncRealtimeConnection.recv_bytes", _read, inherited=True),
+        Hook(_REALTIME, "AsyncRealtimeConnection.send", _sent, inherited=True),
+        Hook(_REALTIME, "AsyncRealtimeConnection.close", _close, inherited=True),
         Hook(_REALTIME, "RealtimeConnection.__init__", _open),
-        Hook(_REALTIME, "RealtimeConnection.parse_event", _received),
-        Hook(_REALTIME, "RealtimeConnection.recv_bytes", _read_sync),
-        Hook(_REALTIME, "RealtimeConnection.send", _sent),
-        Hook(_REALTIME, "RealtimeConnection.close", _close),
+        Hook(_REALTIME, "RealtimeConnection.parse_event", _received, inherited=True),
+        Hook(_REALTIME, "RealtimeConnection.recv_bytes", _read_sync, inherited=True),
+        Hook(_REALTIME, "RealtimeConnection.send", _sent, inherited=True),
+        Hook(_REALTIME, "RealtimeConnection.close", _close, inherited=True),
         onset="speech_started event",
     ),
     _CHAT: Hooks(
