@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bars import Found
 
 BRIEF = {
-    "recording": ("--rounds", "25"),
+    "recording": ("--rounds", "75"),
     "frames": (),
     "ingest": ("--brief",),
     "collector": ("--only", "pass-through", "default", "sampling", "--limit", "0", "--rounds", "7", "--seconds", "4"),

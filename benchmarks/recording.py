@@ -6,7 +6,7 @@ them, so that they go through the SDK. `held` is the longest that one step of ou
 Prints JSON: minima, medians, the ratios of the minima, since medians carry the machine's other work, and under `ratios`
 the median of the paired ones with its interval.
 
-    python benchmarks/recording.py [--turns 300] [--rounds 15]
+    python benchmarks/recording.py [--turns 100] [--rounds 151]
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def measure(work: Callable[[], object], clock: Callable[[], int]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=51)
+    parser.add_argument("--turns", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=151)
     arguments = parser.parse_args()
 
     plain, ours, seen = Way(), Ours(), Ours()

@@ -36,7 +36,7 @@ CHANGES = """# Changelog
 
 def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the script of a copy of the project."""
-    command = [sys.executable, folder / "scripts/release", *words]
+    command = [sys.executable, str(folder / "scripts/release"), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

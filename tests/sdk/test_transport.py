@@ -246,9 +246,9 @@ def test_requests_are_heeded_too(server: Server, sender: type[ExporterSender[Any
 
 def test_an_answer_ends_what_was_asked_for(server: Server) -> None:
     """What a server asked for holds until its next answer."""
-    exporter = over_requests(server, "/ok")
+    exporter: Any = over_requests(server, "/ok")
     sender = BodySender(exporter, "somewhere", scrub=lambda spans, **_: spans)
-    transport: Any = exporter._client._transport
+    transport = exporter._client._transport
     transport.retry_after_s = 30
     assert sender.send([]) is None
     assert transport.retry_after_s == 0
