@@ -13,6 +13,7 @@ from tests import requirements
 
 ROOT = Path(__file__).parents[1]
 CATALOG = "| A-M01 | one |\n| A-M02 | two |\n| A-M03 | three |\n| A-X01 | planned |\nA-M04 is only talked about\n"
+DESIGNED = "| F-TR01 | what A-M01 and A-M02 come to |\n"
 TESTS = """
 import pytest
 
@@ -76,6 +77,21 @@ def test_an_exception_for_what_is_proved_is_refused(paths: tuple[str, str], caps
     assert "excepted though a test proves them: A-M01" in capsys.readouterr().out
     requirements.EXCEPTIONS.write_text('A-M03 = "none"\nA-X01 = "planned"\n')
     assert requirements.main(list(paths)) == 0
+
+
+def test_what_requirements_come_to_may_be_proved_too(
+    paths: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test of an id of part F is fine where the catalog has it, and counts for no requirement."""
+    run(paths, "True")
+    report, catalog = Path(paths[0]), Path(paths[1])
+    report.write_text(report.read_text().replace('value="A-M02"', 'value="F-TR01"'))
+    catalog.write_text("| A-M01 | one |\n| A-X01 | planned |\n" + DESIGNED)
+    assert requirements.main([*paths]) == 0
+    assert "2 requirements: 1 passed, 1 excepted\n" in capsys.readouterr().out
+    catalog.write_text("| A-M01 | one |\n| A-X01 | planned |\n")
+    assert requirements.main([*paths]) == 1
+    assert "in no catalog, or excepted though a test proves them: F-TR01" in capsys.readouterr().out
 
 
 def test_every_exception_of_this_project_says_why() -> None:
