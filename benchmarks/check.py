@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BRIEF = {
     "recording": ("--rounds", "75"),
     "frames": (),
+    "startup": (),
     "ingest": ("--brief",),
     "collector": ("--only", "pass-through", "default", "sampling", "--limit", "0", "--rounds", "7", "--seconds", "4"),
 }

@@ -4,7 +4,7 @@
 
 The cases run in turn, so that a busy moment meets all of them; the smallest time of each is the one to trust, and on a
 busy machine the processor's time (`cpu_ms`). The telemetry goes to a receiver on this machine that answers at once.
-All modules are compiled before, as those of an installed package are, whatever PYTHONDONTWRITEBYTECODE says here.
+A round before them compiles all modules, as those of an installed package are, whatever PYTHONDONTWRITEBYTECODE says.
 Prints JSON; `loader` is what OpenTelemetry's own loader costs before it loads anything: every distribution pays it.
 """
 
@@ -18,14 +18,11 @@ import subprocess
 import sys
 import threading
 import time
-from compileall import compile_dir
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 from ratio import Ratio
-
-import voicespan
 
 BAR = 150 / 180
 """Milliseconds that starting may take, of those that the plain SDK took on the machine where the bar was set."""
@@ -63,12 +60,13 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    compile_dir(Path(voicespan.__file__).parent, quiet=2)
     cases = environments(f"http://127.0.0.1:{server.server_address[1]}")
     measured: dict[str, list[Run]] = {name: [] for name in cases}
-    for _ in range(rounds):
+    for number in range(1 + rounds):
         for name, environ in cases.items():
-            measured[name].append(measure(environ, RUN if name == "voicespan run" else ()))
+            run = measure(environ, RUN if name == "voicespan run" else ())
+            if number:
+                measured[name].append(run)
     print(json.dumps(summary(measured), indent=2))
 
 

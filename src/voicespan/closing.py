@@ -24,8 +24,8 @@ FAILED_NS = 10_000_000_000
 def due(turn: Turn, *, limit_ns: int, idle_ns: int, reports: bool) -> tuple[Close, int]:
     """Return why the turn ends, and when (monotonic nanoseconds).
 
-    It does not last beyond `limit_ns`; `idle_ns` is how long nothing may happen, and `reports` says that the client
-    tells what it plays.
+    `limit_ns` is returned where only its time limit or a mark ends it; `idle_ns` is how long nothing may happen, and
+    `reports` says that the client tells what it plays.
     """
     record = turn.record
     idle_at_ns = record.active_ns + idle_ns

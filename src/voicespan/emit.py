@@ -371,7 +371,8 @@ class BackgroundRecorder:
                     work()
                 except Exception as error:
                     swallowed("finish", error)
-                breath.take()  # a service may end a thousand turns at once
+                if until_s == math.inf:  # a service may end a thousand turns at once; at its own end time is short
+                    breath.take()
         finally:
             self._emit_lock.release()
 

@@ -435,13 +435,14 @@ class Session:
         if record.close is not None or turn.dropped:
             return
         limit_ns = record.onset_ns + self._max_ns
-        why, at_ns = due(turn, limit_ns=limit_ns, idle_ns=self._idle_ns, reports=self.reports)
         if now_ns >= limit_ns:
             self._close(turn, "limit", limit_ns)
-        elif at_ns > now_ns:
+            return
+        why, at_ns = due(turn, limit_ns=limit_ns, idle_ns=self._idle_ns, reports=self.reports)
+        if at_ns > now_ns:
             # What another turn's speech does to this one is no mark of its own.
             alone = turn.pending is None and turn.yielded_ns is None
-            turn.look_ns = min(at_ns, now_ns + LOOK_AGAIN_NS) if alone else 0
+            turn.look_ns = min(at_ns, limit_ns, now_ns + LOOK_AGAIN_NS) if alone else 0
         elif why == "dismissed":
             self.turn_dismissed(turn)
         else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from voicespan import settings
 from voicespan.testing import VoiceRecorder
 
 if TYPE_CHECKING:
@@ -69,5 +70,21 @@ def test_a_mark_that_ends_a_turn_is_seen_at_once(case: Callable[[Turn], Callable
     assert turn.open
     assert turn.look_ns > voice.clock.now_ns
     mark()
+    voice.settle()
+    assert not turn.open
+
+
+def test_the_time_limit_is_kept_to() -> None:
+    """A turn that nothing but its time limit ends is looked at when that comes, not up to a second later."""
+    voice = VoiceRecorder()
+    turn = voice.session().user_turn()
+    turn.committed()
+    limit_s = settings.current().turn_max_s
+    for left_s in (20, 10, 0.5):
+        voice.clock.advance(s=turn.record.onset_ns / 1e9 + limit_s - left_s - voice.clock.now_ns / 1e9)
+        turn.event("still.here")
+        voice.settle()
+        assert turn.open
+    voice.clock.advance(s=0.5)
     voice.settle()
     assert not turn.open

@@ -267,3 +267,16 @@ def test_work_on_many_turns_lets_others_run(receiver: Receiver, monkeypatch: pyt
     process.recorder.drain()
     assert pauses.count(breath.REST_S) >= 10
     process.close()
+
+
+def test_the_end_does_not_rest(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left at the end of a process is finished without a pause: there is little time for it."""
+    pauses: list[float] = []
+    process = Process(receiver, monkeypatch)
+    monkeypatch.setattr(breath, "WORK_NS", -1)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    for _ in range(10):
+        Session(process.recorder, "call-7").user_turn().committed()
+    assert process.recorder.shut_down(within_s=60) == 0
+    assert breath.REST_S not in pauses
+    process.close()
