@@ -1,11 +1,14 @@
 """Time and memory that starting a process costs: bare, with plain auto-instrumentation, and with voicespan.
 
-    python benchmarks/startup.py [--rounds 15]
+    python benchmarks/startup.py [--rounds 61]
 
 The cases run in turn, so that a busy moment meets all of them; the smallest time of each is the one to trust, and on a
 busy machine the processor's time (`cpu_ms`). The telemetry goes to a receiver on this machine that answers at once.
 A round before them compiles all modules, as those of an installed package are, whatever PYTHONDONTWRITEBYTECODE says.
 Prints JSON; `loader` is what OpenTelemetry's own loader costs before it loads anything: every distribution pays it.
+
+The promise is about a service without frameworks, so these run in an environment that has voicespan, what it needs, and
+nothing else (requirements/alone.txt). Cases with `all installed` run where everything is that voicespan knows.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ BAR = 150 / 180
 """Milliseconds that starting may take, of those that the plain SDK took on the machine where the bar was set."""
 BAR_MB = 30
 
-RUN = (sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--")
+ROOT = Path(__file__).parents[1]
 
 # The cost of starting is over when the script begins; how the process ends is measured by startup_exit.py.
 SCRIPT = """
@@ -56,43 +59,73 @@ class Answer(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=61)
     rounds = parser.parse_args().rounds
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    cases = environments(f"http://127.0.0.1:{server.server_address[1]}")
+    cases = all_cases(alone(), f"http://127.0.0.1:{server.server_address[1]}")
     measured: dict[str, list[Run]] = {name: [] for name in cases}
     for number in range(1 + rounds):
-        for name, environ in cases.items():
-            run = measure(environ, RUN if name == "voicespan run" else ())
+        for name, case in cases.items():
+            run = measure(case)
             if number:
                 measured[name].append(run)
     print(json.dumps(summary(measured), indent=2))
 
 
-def environments(url: str) -> dict[str, dict[str, str]]:
-    """Return the environment of each case.
+class Case(NamedTuple):
+    """How a process is started."""
+
+    command: tuple[str, ...]
+    environ: dict[str, str]
+
+
+def alone() -> str:
+    """Return the Python of an environment with voicespan and what it needs; it is made when it is not there."""
+    made = subprocess.run(
+        [ROOT / "scripts" / "environment", "requirements/alone.txt"], capture_output=True, text=True, check=True
+    )
+    python = made.stdout.strip()
+    install = [Path(sys.executable).parent / "uv", "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+    return python
+
+
+def all_cases(alone: str, url: str) -> dict[str, Case]:
+    """Return what is compared.
 
     `voicespan` is the process of the service, as opentelemetry-instrument and the Kubernetes operator start it;
     `voicespan run` has the launcher's own process before it.
     """
-    from voicespan.run import environment
-
     own = ("OTEL_", "VOICESPAN_", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    started = environment(clean, "bench", url)
-    start_path = started["PYTHONPATH"]
+    started, everything = (environment(python, clean, url) for python in (alone, sys.executable))
     off = {"OTEL_PYTHON_DISTRO": "none", "OTEL_PYTHON_CONFIGURATOR": "none"}
     without = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}
     sdk = {"BENCH_SDK": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())}
+    run = (sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--", sys.executable)
     return {
-        "bare": clean,
-        "loader": clean | off | without | {"PYTHONPATH": start_path},
-        "sdk": clean | sdk | without,
-        "voicespan": started,
-        "without integrations": started | without,
-        "voicespan run": clean | {"OTEL_SERVICE_NAME": "bench", "OTEL_EXPORTER_OTLP_ENDPOINT": url},
+        "bare": Case((alone,), clean),
+        # Without our instrumentors, which the SDK's own distribution would load because they are installed.
+        "loader": Case((alone,), started | off | without),
+        "sdk": Case((alone,), clean | sdk | without),
+        "voicespan": Case((alone,), started),
+        "all installed, no integrations": Case((sys.executable,), everything | without),
+        "all installed": Case((sys.executable,), everything),
+        "all installed, voicespan run": Case(
+            run, clean | {"OTEL_SERVICE_NAME": "bench", "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        ),
     }
+
+
+def environment(python: str, clean: dict[str, str], url: str) -> dict[str, str]:
+    """Return the environment that `voicespan run` makes for a command of this Python."""
+    script = (
+        "import json, os; from voicespan.run import environment; "
+        f"print(json.dumps(environment(os.environ, 'bench', {url!r})))"
+    )
+    made = subprocess.run([python, "-c", script], env=clean, capture_output=True, text=True, check=True)
+    return dict(json.loads(made.stdout))
 
 
 def sdk_path() -> Path:
@@ -109,12 +142,10 @@ class Run(NamedTuple):
     modules: int
 
 
-def measure(environ: dict[str, str], launcher: tuple[str, ...]) -> Run:
+def measure(case: Case) -> Run:
     """Start one process."""
-    environ = environ | {"BENCH_STARTED": str(time.monotonic())}
-    done = subprocess.run(
-        [*launcher, sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True
-    )
+    environ = case.environ | {"BENCH_STARTED": str(time.monotonic())}
+    done = subprocess.run([*case.command, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True)
     wall_ms, cpu_ms, rss_mb, modules = done.stdout.split()
     return Run(float(wall_ms), float(cpu_ms), float(rss_mb), int(modules))
 
@@ -132,8 +163,8 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
         for name, runs in measured.items()
     }
     # What the integrations of everything that is installed here cost a service that imports none of it.
-    without = cases["without integrations"]
-    integrations = {key: round(cases["voicespan"][key] - without[key], 1) for key in ("cpu_ms", "rss_mb", "modules")}
+    without, everything = cases["all installed, no integrations"], cases["all installed"]
+    integrations = {key: round(everything[key] - without[key], 1) for key in ("cpu_ms", "rss_mb", "modules")}
     paired_ms = statistics.median(
         with_it.ms - bare.ms for with_it, bare in zip(measured["voicespan"], measured["bare"], strict=True)
     )
@@ -142,7 +173,7 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
     cpu_ms = {name: case["cpu_ms"] - cases["bare"]["cpu_ms"] for name, case in cases.items()}
     added = {
         name: [run.cpu_ms - bare.cpu_ms for run, bare in zip(measured[name], measured["bare"], strict=True)]
-        for name in ("sdk", "without integrations")
+        for name in ("sdk", "voicespan")
     }
     return {
         "python": sys.version.split()[0],
@@ -152,8 +183,7 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
         "added_rss_mb": round(added_mb, 1),
         "integrations_add": integrations,
         "added_cpu_ms": {name: round(ms, 1) for name, ms in cpu_ms.items()},
-        # With no frameworks installed, as the bar has it: the plain SDK loads no instrumentations here either.
-        "ratios": {"plain_sdk": Ratio.of(added["without integrations"], added["sdk"]).plain()},
+        "ratios": {"plain_sdk": Ratio.of(added["voicespan"], added["sdk"]).plain()},
         "bar": {"of_plain_sdk": round(BAR, 3), "mb": BAR_MB},
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
@@ -351,5 +350,5 @@ def test_the_tables_cannot_be_changed() -> None:
     for table in ("SPANS", "EVENTS", "ATTRIBUTES", "METRICS", "THRESHOLDS"):
         rows = getattr(names, table)
         assert isinstance(rows, tuple)
-        with pytest.raises(FrozenInstanceError):
-            setattr(rows[0], fields(rows[0])[0].name, "other")
+        with pytest.raises(AttributeError):
+            setattr(rows[0], rows[0]._fields[0], "other")

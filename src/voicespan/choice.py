@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from voicespan.nearest import nearest
 
@@ -20,8 +19,7 @@ GROUPS = {DISTRO: "opentelemetry_distro", CONFIGURATOR: "opentelemetry_configura
 _REMEDY = f"set {DISTRO}={NAME} and {CONFIGURATOR}={NAME}"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What one of the two variables selects among the installed entry points."""
 
     variable: str

@@ -76,7 +76,7 @@ class Connection:
         """Return the session that has begun by itself, for the service's own code to go on with; None if none has."""
         with self._lock:
             self._claims += 1
-            if self._by_itself and self._claims == 1 and self.begun is not None and self.begun.end_reason is None:
+            if self._by_itself and self._claims == 1 and self.begun is not None and self.begun.open:
                 return self.begun
             return None
 

@@ -1,13 +1,14 @@
 """A finished turn as plain data: what the turn model gives, what every exporter, view and test reads.
 
-Nobody changes it once the turn is finished. Spans and events are not frozen for one reason: making a frozen one takes
-three times as long, and every turn makes a dozen.
+Nobody changes it once the turn is finished. It is not frozen for one reason: making something frozen takes three times
+as long, and every turn makes a dozen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 AttributeValue = str | bool | int | float | tuple[str, ...]
@@ -31,12 +32,11 @@ class Event:
     attributes: Attributes = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A reference to a span of another trace; `voice.link.type` among the attributes says which relation."""
 
     context: SpanContext
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class FinishedSpan:
         return self.end_ns - self.start_ns
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FinishedTurn:
     """One utterance: the root span `voice.turn` first, then its descendants in order of start.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # Spans
 SPAN_TURN = "voice.turn"
@@ -261,8 +260,7 @@ SpanKind = Literal["internal", "client", "server"]
 Instrument = Literal["counter", "updowncounter", "histogram", "gauge"]
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(NamedTuple):
     """What an attribute means. `values` are all its values when `closed`, else examples."""
 
     name: str
@@ -276,8 +274,7 @@ class Attribute:
     """Whether the Collector makes it a label of the span-derived metrics; such values are few."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A moment on a span."""
 
     name: str
@@ -285,8 +282,7 @@ class Event:
     attributes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A span: which interval it covers and what it may carry. A name in braces stands for its values."""
 
     name: str
@@ -298,8 +294,7 @@ class Span:
     events: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """An instrument that is recorded directly, because it is not the duration of a span."""
 
     name: str
@@ -320,8 +315,7 @@ class Metric:
         return self.name.replace(".", "_") + suffix + total
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(NamedTuple):
     """A limit that an SLO, an alert or the sampling uses; it is a bucket boundary, so that it can be asked exactly."""
 
     on: str

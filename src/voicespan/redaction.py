@@ -6,13 +6,10 @@ proportion to its length whatever it holds. Rules of one's own come from the fil
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import re
 import time
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +38,24 @@ _LONGEST = 8192
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
-@dataclass(frozen=True, slots=True)
 class Rule:
     """What to look for, and what stands in its place: a template of `re`, or a function of the match."""
 
-    pattern: re.Pattern[str]
-    replacement: str | Callable[[re.Match[str]], str]
-    signs: tuple[str, ...] = ()
-    """Without any of these, in lower case, there is nothing to find; none are digits. To look for them is cheap."""
+    def __init__(
+        self,
+        pattern: str | re.Pattern[str],
+        replacement: str | Callable[[re.Match[str]], str],
+        signs: tuple[str, ...] = (),
+    ) -> None:
+        self._pattern = pattern
+        self.replacement = replacement
+        self.signs = signs
+        """Without any of these, in lower case, there is nothing to find; none are digits. To look for them is cheap."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What to look for, compiled when it is first looked for: most processes never meet most of the signs."""
+        return re.compile(self._pattern)
 
 
 def _card(match: re.Match[str]) -> str:
@@ -64,38 +71,33 @@ def luhn(digits: list[int]) -> bool:
 RULES: tuple[Rule, ...] = (
     # Keys and tokens: by the prefixes that make them easy to find, and by what introduces them.
     Rule(
-        re.compile(
-            r"\b(?:(?:sk|pk|rk)[-_][\w-]{16,256}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abposr]-[\w-]{10,256}"
-            r"|gh[pousr]_\w{36,256}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}\.[\w-]{4,1024})"
-        ),
+        r"\b(?:(?:sk|pk|rk)[-_][\w-]{16,256}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abposr]-[\w-]{10,256}"
+        r"|gh[pousr]_\w{36,256}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}\.[\w-]{4,1024})",
         KEY,
         ("k-", "k_", "akia", "aiza", "xox", "gh", "eyj"),
     ),
-    Rule(re.compile(r"\b(Bearer|Basic)\s{1,4}[\w.~+/=-]{8,4096}", re.IGNORECASE), rf"\1 {KEY}", ("bearer", "basic")),
+    Rule(r"(?i)\b(Bearer|Basic)\s{1,4}[\w.~+/=-]{8,4096}", rf"\1 {KEY}", ("bearer", "basic")),
     Rule(
-        re.compile(
-            r"\b(api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|secret)"
-            r"([\"']?\s{0,4}[=:]\s{0,4})(?!\[|[\"']\[)(?:\"[^\"]{1,1024}\"|'[^']{1,1024}'|[^\s\"',;&]{4,1024})",
-            re.IGNORECASE,
-        ),
+        r"(?i)\b(api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|password|passwd|secret)"
+        r"([\"']?\s{0,4}[=:]\s{0,4})(?!\[|[\"']\[)(?:\"[^\"]{1,1024}\"|'[^']{1,1024}'|[^\s\"',;&]{4,1024})",
         rf"\1\2{KEY}",
         ("key", "token", "secret", "passw"),
     ),
     # Before e-mail: both have an @.
-    Rule(re.compile(r"\bsips?:[^\s<>\"',]{1,320}", re.IGNORECASE), SIP, ("sip:", "sips:")),
-    Rule(re.compile(r"[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b"), EMAIL, ("@",)),
-    Rule(re.compile(r"\btel:\+?[\d().-]{4,24}", re.IGNORECASE), PHONE, ("tel:",)),
-    Rule(re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), SSN),
+    Rule(r"(?i)\bsips?:[^\s<>\"',]{1,320}", SIP, ("sip:", "sips:")),
+    Rule(r"[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}\b", EMAIL, ("@",)),
+    Rule(r"(?i)\btel:\+?[\d().-]{4,24}", PHONE, ("tel:",)),
+    Rule(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", SSN),
     # Card numbers begin with 2 to 6 (ISO/IEC 7812), which time stamps in nanoseconds or milliseconds do not.
-    Rule(re.compile(r"(?<![\w.+-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])"), _card),
-    Rule(re.compile(r"(?<![\w+])\+\d(?:[ ().-]{0,2}\d){6,14}(?!\w)"), PHONE, ("+",)),
-    Rule(re.compile(r"(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\w-]|\.\d)"), PHONE),
+    Rule(r"(?<![\w.+-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])", _card),
+    Rule(r"(?<![\w+])\+\d(?:[ ().-]{0,2}\d){6,14}(?!\w)", PHONE, ("+",)),
+    Rule(r"(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\w-]|\.\d)", PHONE),
     Rule(
-        re.compile(r"/voicepacks/(?!\[)[^/\s\"'<>]{1,256}/[^/\s\"'<>]{1,256}/ref/"),
+        r"/voicepacks/(?!\[)[^/\s\"'<>]{1,256}/[^/\s\"'<>]{1,256}/ref/",
         f"/voicepacks/{REDACTED}/",
         ("/voicepacks/",),
     ),
-    Rule(re.compile(r"/voicepacks/(?!\[)[^\s\"'<>]{1,1024}"), f"/voicepacks/{REDACTED}/", ("/voicepacks/",)),
+    Rule(r"/voicepacks/(?!\[)[^\s\"'<>]{1,1024}", f"/voicepacks/{REDACTED}/", ("/voicepacks/",)),
 )
 """The rules that always hold, in their order."""
 
@@ -170,6 +172,9 @@ def redact_identity(text: str) -> str:
     clean = redact(text)
     if clean == text:
         return text
+    import hashlib  # with OpenSSL behind it, and most processes never need it
+    import hmac
+
     digest = hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:12]
     return f"{clean}-{digest}"
 

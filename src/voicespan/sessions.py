@@ -319,6 +319,11 @@ class Session:
         return exchange.answer(message, self.remote_clock, self.now_ns, received_ns)
 
     @property
+    def open(self) -> bool:
+        """Whether the session has not ended."""
+        return self.end_reason is None
+
+    @property
     def had_media(self) -> bool:
         """Whether media was said to flow, or anything was heard, sent or said."""
         flowed = self._received is not None or self._sent is not None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from voicespan.nearest import nearest
 
@@ -17,8 +16,7 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 PREFIX = "VOICESPAN_"
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(NamedTuple):
     """How a variable's text becomes a value; `parse` raises ValueError, and `words` ends "is not ..."."""
 
     words: str
@@ -75,8 +73,7 @@ COUNT = Type("a whole number above 0", _whole(1, 1_000_000))
 LOG_FORMAT = Type("json", _choice("", "json"))
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
     """One environment variable: `default` as it stands in the table, empty when there is none."""
 
     name: str
@@ -85,8 +82,13 @@ class Variable:
     description: str
 
 
+_variables: list[Variable] = []
+
+
 def _variable(name: str, type_: Type, default: object, description: str) -> Any:
-    return field(default=default, metadata={"variable": Variable(PREFIX + name, type_, _shown(default), description)})
+    """Note a variable, and return the default of its field, which has the same name in lower case."""
+    _variables.append(Variable(PREFIX + name, type_, _shown(default), description))
+    return default
 
 
 def _shown(default: object) -> str:
@@ -95,8 +97,7 @@ def _shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default or "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What the VOICESPAN_* variables say. A value that is not understood leaves the default in force."""
 
     disabled: bool = _variable(
@@ -279,7 +280,7 @@ class Settings:
         """Return the settings and one sentence for each variable that was not understood. Never raises."""
         values: dict[str, object] = {}
         problems: list[str] = []
-        for attribute, variable in _BY_ATTRIBUTE.items():
+        for attribute, variable in zip(cls._fields, VARIABLES, strict=True):
             text = environ.get(variable.name, "").strip()
             if not text:
                 continue
@@ -292,9 +293,7 @@ class Settings:
         return cls(**cast("Any", values)), tuple(problems)
 
 
-_BY_ATTRIBUTE: dict[str, Variable] = {item.name: item.metadata["variable"] for item in fields(Settings)}
-
-VARIABLES: tuple[Variable, ...] = tuple(_BY_ATTRIBUTE.values())
+VARIABLES = tuple(_variables)
 """The variables of `Settings`, in order of the table."""
 
 OTEL_DEFAULTS: tuple[Variable, ...] = (

@@ -18,12 +18,12 @@ from opentelemetry import trace
 from voicespan import context
 from voicespan.context import LiveSpan
 from voicespan.guard import guarded, swallowed
-from voicespan.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from voicespan.context import Subject
+    from voicespan.sessions import Session
     from voicespan.turn import Turn
 
 _POOLS = ("concurrent.", "logging.", "multiprocessing.", "grpc", "anyio.", "uvicorn.", "opentelemetry.", "voicespan.")
@@ -100,8 +100,7 @@ class _While:
 
     @property
     def _open(self) -> bool:
-        found = self._current
-        return found is not None and (found.end_reason is None if isinstance(found, Session) else found.open)
+        return self._current is not None and self._current.open
 
     def span_context(self) -> trace.SpanContext:
         return self._subject.span_context() if self._open else trace.INVALID_SPAN_CONTEXT

@@ -6,7 +6,7 @@ in any order, twice, late and from any thread: nothing here raises.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from opentelemetry import trace
 
@@ -14,7 +14,7 @@ from voicespan import diagnostics, settings
 from voicespan import names as n
 from voicespan.context import Scope
 from voicespan.guard import guarded, swallowed
-from voicespan.metrics.level import COMPONENTS, tasks
+from voicespan.metrics.level import tasks
 from voicespan.mos import mos
 from voicespan.record import GAP_NS, BargeIn, Component, Playback, StageRecord, TurnRecord
 from voicespan.stage import Asr, Llm, Realtime, Tool, Tts, failure_of
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
     from voicespan import finished
     from voicespan.content import Role
+    from voicespan.metrics.level import Key
     from voicespan.sessions import Session
 
 FUTURE_NS = 100_000_000
 """Clocks and schedulers disagree a little: a mark this far in the future is taken as now, one further is refused."""
 ROUNDING_NS = 1_000_000
 """Lengths of audio are sums of rounded seconds: they are compared with this tolerance."""
+
+_TASKS: dict[Component, Key] = {name: ((n.VOICE_COMPONENT, name),) for name in get_args(Component)}
+"""As what the stages of each component count among `tasks`."""
 
 Phase = Literal["playback_stop", "server_cancel", "worker_pause"]
 
@@ -307,7 +311,7 @@ class Turn:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
                 if self.recording:
-                    stage.task = tasks.up_by(COMPONENTS[component])
+                    stage.task = tasks.up_by(_TASKS[component])
             else:
                 diagnostics.counters.add("stage.over_limit")
         return stage

@@ -137,6 +137,55 @@ def test_grpc_is_imported_when_chosen() -> None:
     assert f"1 span to {url}" in chosen.line("at exit, not sent")
 
 
+def test_a_service_without_a_framework_pays_for_no_turns() -> None:
+    """What only turns, requests, or a failure need is not imported by the start of a process."""
+    later = ("voicespan.sessions", "voicespan.turn", "voicespan.record", "voicespan.finish", "http.client", "hmac")
+    script = f"import sys; print([name for name in {later} if name in sys.modules])"
+    with nobody() as url:
+        assert run(script, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="").out == "[]\n"
+
+
+def test_garbage_collection_is_as_it_was_after_the_start() -> None:
+    """It is held while voicespan starts, and only then: also where it was off, or objects were frozen."""
+    quiet = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+    script = "import gc; print(gc.isenabled(), gc.get_freeze_count())"
+    assert run(script, **quiet).out == "True 0\n"
+    script = """
+        import gc
+        from voicespan import setup_tracing
+        {before}
+        frozen = gc.get_freeze_count()
+        setup_tracing()
+        print(gc.isenabled(), gc.get_freeze_count() >= 0.9 * frozen, frozen > 0)
+    """
+    assert run(script.format(before="gc.disable()"), (), **quiet).out == "False True False\n"
+    assert run(script.format(before="gc.freeze()"), (), **quiet).out == "True True True\n"
+
+
+def test_the_loader_reads_the_metadata_of_a_package_once() -> None:
+    """Not twice for each of its instrumentors, of which ours has nine."""
+    script = """
+        import importlib.metadata as metadata
+        read = metadata.Distribution.metadata
+        names = []
+
+        def counted(self):
+            found = read.fget(self)
+            names.append(found["Name"])
+            return found
+
+        metadata.Distribution.metadata = property(counted)
+        from opentelemetry.instrumentation.auto_instrumentation import initialize
+        initialize()
+        print(names.count("voicespan"))
+    """
+    done = run(
+        script, (), OTEL_PYTHON_DISTRO="voicespan", OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none",
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="",
+    )  # fmt: skip
+    assert 1 <= int(done.out) <= 2
+
+
 def test_switched_off(receiver: Receiver) -> None:
     """VOICESPAN_DISABLED=true makes no provider and no thread, and says nothing."""
     script = (

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from voicespan.sessions import EndReason
 
-STOCK = "opentelemetry.instrumentation.asgi"
 _NEEDED = (
     "OpenTelemetryMiddleware",
     "collect_request_attributes",

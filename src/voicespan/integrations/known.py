@@ -6,19 +6,18 @@ import contextlib
 import os
 import sys
 import threading
-from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wrapt
 from opentelemetry.util._importlib_metadata import entry_points
 
 from voicespan import hooked
 from voicespan.diagnostics import say
-from voicespan.integrations import asgi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from importlib.metadata import Distribution
 
     from opentelemetry.util._importlib_metadata import EntryPoint
@@ -32,16 +31,14 @@ _OFFICIAL = "opentelemetry.instrumentation."
 _NO_SPAN_PER_PART: dict[str, Any] = {"exclude_spans": ["receive", "send"]}
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What becomes of a library, in words; `remedy` where that is not what one would want."""
 
     message: str
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(NamedTuple):
     """A library: the names of its entry points, its distribution, and what brings its instrumentation.
 
     `module` is imported by whoever uses the library: OpenTelemetry's instrumentation, which imports all of it, waits
@@ -52,7 +49,7 @@ class Library:
     distribution: str
     module: str
     comes_with: str = "voicespan"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
     below: str | None = None
     """A framework on top of it, with which it is instrumented."""
 
@@ -133,10 +130,10 @@ def disabled() -> set[str]:
 
 def fix_stock() -> None:
     """Mend what OpenTelemetry's instrumentations lack, when they are imported."""
-    wrapt.register_post_import_hook(asgi.install, asgi.STOCK)
+    wrapt.register_post_import_hook("voicespan.integrations.asgi:install", "opentelemetry.instrumentation.asgi")
 
 
-def when_imported(entry: EntryPoint, load: Callable[[dict[str, Any]], None]) -> None:
+def when_imported(entry: EntryPoint, load: Callable[[Mapping[str, Any]], None]) -> None:
     """Load an instrumentor of OpenTelemetry when its library is imported, and any other one now."""
     library = _BY_NAME.get(entry.name)
     if library is None or entry.value.startswith(_OURS):
@@ -154,7 +151,7 @@ _under_way = threading.local()
 class _Late:
     """Loads an instrumentor. Never raises: an import of the service would fail."""
 
-    def __init__(self, entry: EntryPoint, library: Library, load: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, entry: EntryPoint, library: Library, load: Callable[[Mapping[str, Any]], None]) -> None:
         self._entry = entry
         self._library = library
         self._load = load

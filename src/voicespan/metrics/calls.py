@@ -6,7 +6,6 @@ All but the number of open ones is recorded by the recorder's thread, in the ord
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Observation
@@ -27,15 +26,15 @@ if TYPE_CHECKING:
 _NOBODY_WAITED = frozenset({"no_speech", "suppressed"})
 
 
-@dataclass(slots=True)
 class Tally:
     """What the turns of one session have shown so far."""
 
-    answered: int = 0
-    silence_s: float = 0.0
-    """Sum of the heard silences."""
-    unanswered: int = 0
-    errors: int = 0
+    __slots__ = ("answered", "errors", "silence_s", "unanswered")
+
+    def __init__(self) -> None:
+        self.answered = self.unanswered = self.errors = 0
+        self.silence_s = 0.0
+        """Sum of the heard silences."""
 
     def add(self, turn: FinishedTurn) -> None:
         """Take a turn in; a silence in which nobody waited does not count."""
@@ -98,7 +97,7 @@ class Calls:
         """Return how many sessions are open, for each set of labels that there was; none at the process's end."""
         counts = dict.fromkeys(self._seen, 0)
         for session in () if leaving() else list(self._open):
-            if session.end_reason is None:
+            if session.open:
                 key = _key(session)
                 counts[key] = counts.get(key, 0) + 1
         self._seen.update(counts)

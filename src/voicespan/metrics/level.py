@@ -6,13 +6,11 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Observation
 
-from voicespan import names as n
 from voicespan.metrics.labels import labels
-from voicespan.record import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,5 +140,3 @@ models = Level()
 voices = Level()
 """Syntheses under way, by voice."""
 LEVELS = (connections, tasks, waiting, models, voices)
-COMPONENTS: dict[Component, Key] = {name: ((n.VOICE_COMPONENT, name),) for name in get_args(Component)}
-"""By what `tasks` knows the stages of each component."""

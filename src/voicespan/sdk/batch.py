@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from voicespan.diagnostics import LOCK_TIMEOUT_S, Counters, counters, number, say
 from voicespan.sdk.latch import Latch
@@ -48,8 +48,7 @@ _KEEPING_SHARE = 0.25
 _NO_THREAD = "no thread could be started"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """`queue`: how many may wait; `batch`: how many go into one request; `delay_s`: how long it waits to be full.
 
     `size`: a request of so many bytes is full too, as far as the size of what it takes is known. `memory`: so many
@@ -85,8 +84,7 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
     return default
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a batch was not sent, and whether the same batch may be taken later."""
 
     reason: str

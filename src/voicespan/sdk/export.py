@@ -76,27 +76,21 @@ _PASSING_CODES = frozenset(
     }
 )
 
+# Compiled when something fails, by `re` itself: most processes need none of them, and all would pay for them.
 _PLAIN = (
-    (re.compile(r"Connection refused|ECONNREFUSED", re.IGNORECASE), REFUSED),
-    (re.compile(r"Name or service not known|NameResolution|getaddrinfo|DNS resolution", re.IGNORECASE), UNKNOWN_HOST),
-    (re.compile(r"timed out|Deadline Exceeded", re.IGNORECASE), NO_ANSWER),
-    (
-        re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE),
-        UNTRUSTED,
-    ),
-    (
-        re.compile(r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed"),
-        CLOSED,
-    ),
+    (r"(?i)Connection refused|ECONNREFUSED", REFUSED),
+    (r"(?i)Name or service not known|NameResolution|getaddrinfo|DNS resolution", UNKNOWN_HOST),
+    (r"(?i)timed out|Deadline Exceeded", NO_ANSWER),
+    (r"(?i)CERTIFICATE_VERIFY_FAILED|certificate verify failed", UNTRUSTED),
+    (r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed", CLOSED),
 )
-_REASON = re.compile(
-    r"code: (?P<code>\S+), reason: (?P<reason>.*)"
+_REASON = (
+    r"(?s)code: (?P<code>\S+), reason: (?P<reason>.*)"
     r"|error code: StatusCode\.(?P<grpc>\w+), error details: (?P<details>.*)"
-    r"|Transient error (?P<transient>.*?) encountered",
-    re.DOTALL,
+    r"|Transient error (?P<transient>.*?) encountered"
 )
-_CODE = re.compile(r"code: (?:StatusCode\.)?(?P<code>\w+)")
-_GAVE_UP = re.compile("due to timeout, max retries or shutdown|Shutdown in progress|already shutdown")
+_CODE = r"code: (?:StatusCode\.)?(?P<code>\w+)"
+_GAVE_UP = "due to timeout, max retries or shutdown|Shutdown in progress|already shutdown"
 _MAX_REASON = 200
 
 
@@ -292,7 +286,7 @@ class Why:
 
     def take(self, message: str) -> None:
         """Take the reason out of a line of the exporter's log."""
-        if not _GAVE_UP.search(message):
+        if not re.search(_GAVE_UP, message):
             self.reason, self._passing = plain_reason(message), is_passing(message)
         elif not self.reason:  # it only says that it gave up: then for what stopped it the last time
             self.reason, self._passing = self._before or NO_ANSWER, True
@@ -330,16 +324,16 @@ def is_passing(message: str) -> bool:
     """Return whether the failure that a line tells of may be over at the next attempt, by the rules of OTLP."""
     if "Transient error" in message or plain_reason(message) in _PASSING:
         return True
-    found = _CODE.search(message)
+    found = re.search(_CODE, message)
     return found is not None and found["code"] in _PASSING_CODES
 
 
 def plain_reason(message: str) -> str:
     """Return the words that a person needs out of an exporter's error message."""
     for pattern, words in _PLAIN:
-        if pattern.search(message):
+        if re.search(pattern, message):
             return words
-    text = _words(_REASON.search(message)) or message
+    text = _words(re.search(_REASON, message)) or message
     text = " ".join(text.split())
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
 

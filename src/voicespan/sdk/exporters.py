@@ -24,7 +24,7 @@ _VARIABLES: dict[Signal, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Maker:
     """Makes exporters of one kind; `target` says where they send, `endpoint` is None for those that are not OTLP."""
 

@@ -14,8 +14,7 @@ import re
 import time
 import zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from voicespan.diagnostics import Counters
 
@@ -36,8 +35,7 @@ _MEASURE_AFTER_S = 5.0
 _LOCK = "replay.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """One body on disk, and the number of spans or log records in it."""
 
     path: Path

@@ -7,24 +7,25 @@ proxies, netrc files and credential providers stay with `requests`: see `fits`.
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - for host names; when two threads are the first to need it, both may fail for good
-import http.client
 import inspect
 import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from http.client import HTTPConnection
 
     from voicespan.sdk.endpoint import Endpoint
 
 _STAY_WITH_REQUESTS = ("http_proxy", "https_proxy", "all_proxy", "netrc")
+_HTTP_PORT = 80
 _LONGEST_ANSWER = 1 << 16
 """So many bytes of an answer are read; one of OTLP has a few words."""
 _CREDENTIALS = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
@@ -41,15 +42,14 @@ def fits(kind: type[Any], endpoint: Endpoint, environ: Mapping[str, str]) -> boo
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What came of a request: a status, or the error that prevented one."""
 
     status_code: int | None = None
     reason: str | None = None
     error: Exception | None = None
     body: bytes = b""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = MappingProxyType({})
 
     def content(self) -> bytes:
         """Return the body of the answer."""
@@ -74,7 +74,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HTTPConnection | None = None
         self._closed = False
 
     def request(
@@ -93,7 +93,7 @@ class Transport:
         with self._lock:
             self.retry_after_s = 0.0
             try:
-                connection = self._connect(parts.hostname or "", parts.port or http.client.HTTP_PORT, timeout)
+                connection = self._connect(parts.hostname or "", parts.port or _HTTP_PORT, timeout)
                 connection.request(
                     method, f"{parts.path or '/'}{parts.query and '?'}{parts.query}", data, headers or {}
                 )
@@ -122,14 +122,18 @@ class Transport:
 
     def is_connection_error(self, exception: Exception | None) -> bool:
         """Return whether a request failed on its way, so that another attempt may succeed."""
-        return isinstance(exception, OSError | http.client.HTTPException) and not self._closed
+        from http.client import HTTPException
 
-    def _connect(self, host: str, port: int, timeout: float | None) -> http.client.HTTPConnection:
+        return isinstance(exception, OSError | HTTPException) and not self._closed
+
+    def _connect(self, host: str, port: int, timeout: float | None) -> HTTPConnection:
         if self._closed:
             raise ConnectionAbortedError("the transport is closed")
         connection = self._connection
         if connection is None or connection.sock is None:
-            connection = self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+            from http.client import HTTPConnection  # with the first request, on the thread that sends
+
+            connection = self._connection = HTTPConnection(host, port, timeout=timeout)
         else:
             connection.sock.settimeout(timeout)
         return connection

@@ -15,7 +15,7 @@ from voicespan.integrations import known
 from voicespan.integrations.known import Library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_opentelemetry_s_instrumentor_waits_for_its_library(monkeypatch: pytest.
     """It is loaded when the service imports the library, with our options, and then counts as hooked."""
     library = Library(("late",), "click", "a_library", options={"exclude_spans": ["send"]})
     monkeypatch.setitem(known._BY_NAME, "late", library)
-    loaded: list[dict[str, Any]] = []
+    loaded: list[Mapping[str, Any]] = []
     known.when_imported(entry("late", "opentelemetry.instrumentation.late:L"), loaded.append)
     assert loaded == []
     _import(monkeypatch, "a_library")

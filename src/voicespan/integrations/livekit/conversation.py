@@ -43,7 +43,7 @@ _replies: weakref.WeakKeyDictionary[Any, tuple[Conversation, Reply]] = weakref.W
 def of(agent_session: Any) -> Conversation | None:
     """Return the conversation of an `AgentSession` that runs."""
     found = _conversations.get(agent_session)
-    return found if found is not None and found.session.end_reason is None else None
+    return found if found is not None and found.session.open else None
 
 
 def begin(agent_session: Any, room: Any) -> Conversation:
