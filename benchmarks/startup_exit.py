@@ -14,13 +14,12 @@ import signal
 import socket
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack
 from http.server import ThreadingHTTPServer
 
-from startup import Answer, environments
+from startup import Answer, Case, all_cases, alone
 
 BAR_S = 2.0
 AT_START = "nothing takes telemetry"
@@ -43,14 +42,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     with ExitStack() as stack:
-        urls = collectors(stack)
+        urls, python = collectors(stack), alone()
         cases = {}
         for collector, url in urls.items():
-            environ = environments(url)
+            started = all_cases(python, url)
             for name in ("voicespan", "sdk"):
                 for way in ("exit", "sigterm"):
                     repeats = 1 if name == "sdk" else rounds  # which takes up to 15 s, and the same every time
-                    runs = [measure(environ[name], way) for _ in range(repeats)]
+                    runs = [measure(started[name], way) for _ in range(repeats)]
                     cases[f"{name}, {collector}, {way}"] = {
                         "s_median": round(statistics.median(run[0] for run in runs), 2),
                         "s_max": round(max(run[0] for run in runs), 2),
@@ -76,11 +75,11 @@ def collectors(stack: ExitStack) -> dict[str, str]:
     return {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
 
 
-def measure(environ: dict[str, str], way: str) -> tuple[float, int]:
+def measure(case: Case, way: str) -> tuple[float, int]:
     """Run the script; return the seconds from its last line to its end, and the lines of stderr that are about it."""
     script = SCRIPT.replace("SLEEP", "60" if way == "sigterm" else "0")
     process = subprocess.Popen(
-        [sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*case.command, "-c", script], env=case.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.readline()

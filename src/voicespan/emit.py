@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as otel_context
@@ -157,7 +158,7 @@ class BackgroundRecorder:
         self.enabled = enabled
         self.watch: Callable[[FinishedTurn], None] | None = None
         """Sees each finished turn before it is emitted."""
-        self._bits = random.Random().getrandbits  # noqa: S311 - trace ids need no secrecy
+        self._mint_anew()
         self._sdk: TracerProvider | None = None
         self._open: dict[int, Turn] = {}
         self._closed: deque[Callable[[], None]] = deque()
@@ -173,11 +174,18 @@ class BackgroundRecorder:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_weakly(self))
 
+    def _mint_anew(self) -> None:
+        """Take other ids than the parent of a fork."""
+        bits = random.Random().getrandbits  # noqa: S311 - trace ids need no secrecy
+        self._new_trace_id = partial(bits, 128)
+        self.new_span_id: Callable[[], int] = partial(bits, 64)
+        """Returns a fresh 64-bit span id. It is the one that means none, 0, once in 2**64 times."""
+
     # What sessions need
 
     def mint(self, session_id: str) -> tuple[int, int, bool]:
         """Return a new trace id, the id of its root span, and the sampling decision of the provider's sampler."""
-        trace_id, span_id = self._bits(128) or 1, self._bits(64) or 1
+        trace_id, span_id = self._new_trace_id() or 1, self.new_span_id()
         provider = self._provider()
         if provider is None:
             return trace_id, span_id, self.enabled
@@ -199,10 +207,6 @@ class BackgroundRecorder:
             self._sdk = provider if isinstance(provider, TracerProvider) else None
         return self._sdk
 
-    def new_span_id(self) -> int:
-        """Return a fresh 64-bit span id."""
-        return self._bits(64) or 1
-
     def opened(self, turn: Turn) -> None:
         """Supervise the turn until it is closed."""
         if not self.enabled:
@@ -217,7 +221,7 @@ class BackgroundRecorder:
         """Finish, measure and emit the turn in the background."""
         self._open.pop(turn.record.trace_id, None)
         if self.enabled:
-            self._take(lambda: self._closed_turn(turn))
+            self._take(partial(self._closed_turn, turn))  # less for garbage collection to look at than a closure
 
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Emit a tool that ended after its turn."""
@@ -412,7 +416,7 @@ class BackgroundRecorder:
         self._emit_lock = threading.Lock()
         self._resting = self._over = False
         self._thread = None
-        self._bits = random.Random().getrandbits  # noqa: S311
+        self._mint_anew()
 
 
 def _weakly(recorder: BackgroundRecorder) -> Callable[[], None]:

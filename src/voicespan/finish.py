@@ -1,12 +1,16 @@
 """From the facts of a closed turn to its spans, outcome and shares; pure, so that every rule can be checked by hand.
 
 The rules are those of docs/turn-model.md. Inside, times are monotonic nanoseconds; the spans carry Unix time.
+
+Half of what a turn costs is spent here. A comprehension, a generator or a small function is a call, which takes longer
+than a loop over the few stages of a turn: hence the plain loops.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from voicespan import names as n
@@ -16,10 +20,10 @@ from voicespan.record import GAP_NS
 from voicespan.silence import causes, divide, real_speech_end, silence, speech_end_known, waited_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from voicespan.finished import AttributeValue
-    from voicespan.record import StageRecord, TurnRecord
+    from voicespan.record import Noted, StageRecord, TurnRecord
     from voicespan.silence import SpanKey
 
 NS_PER_S = 1_000_000_000
@@ -32,12 +36,15 @@ _COMPONENT_SPAN = {
     "realtime": n.SPAN_REALTIME,
 }
 _FIRST_AUDIO = {"tts": n.SPAN_TTS_FIRST_AUDIO, "realtime": n.SPAN_REALTIME_FIRST_AUDIO}
+_GENERATES = ("llm", "realtime")
 _OPERATION = {"llm": "chat", "tool": "execute_tool"}
 _DRAFT_OPERATION = {"asr": "speech_to_text", "tts": "text_to_speech"}
 _OF_VOICE = (n.VOICE_TTS_VOICE_NAME, n.VOICE_LANGUAGE, n.VOICE_WORKER_ID)
 _COPIED = (n.GEN_AI_REQUEST_MODEL, *_OF_VOICE)
 _SHARES = {stage: f"voice.response.share.{stage}" for stage in n.SHARE_STAGES}
 
+_PLAIN: Mapping[str, AttributeValue] = MappingProxyType({})
+"""The attributes of an event that has none."""
 _START = attrgetter("start_ns")
 _END = attrgetter("end_ns")
 _TIME = attrgetter("time_ns")
@@ -58,7 +65,7 @@ class _Finisher:
     """Builds the spans of one turn; one method per part of the tree."""
 
     __slots__ = ("by_key", "end_ns", "failure", "new_span_id", "offset_ns", "outcome", "reason", "record", "root",
-                 "silence", "spans")  # fmt: skip
+                 "silence", "spans", "speech_end_ns")  # fmt: skip
 
     def __init__(self, record: TurnRecord, new_span_id: Callable[[], int]) -> None:
         self.record = record
@@ -71,7 +78,9 @@ class _Finisher:
         self.spans: list[FinishedSpan] = []
         self.by_key: dict[SpanKey, FinishedSpan] = {}
         self.end_ns = _reply_end(record)
-        self.silence = silence(record, self.outcome)
+        speech_end = real_speech_end(record)
+        self.speech_end_ns = speech_end[0]
+        self.silence = silence(record, self.outcome, speech_end)
 
     def turn(self) -> FinishedTurn:
         """Put the tree together."""
@@ -79,10 +88,10 @@ class _Finisher:
         spoken = record.trigger is None and record.input == "speech"
         if spoken:
             self._vad()
-            if record.transcript_ns is not None and "asr" not in [stage.component for stage in record.stages]:
+            if record.transcript_ns is not None and not _has(record, "asr"):
                 self._implicit_asr(record.transcript_ns)
         for stage in record.stages:
-            if not _outlives(record, stage):
+            if stage.component != "tool" or not _outlives(record, stage):
                 self._stage(stage)
         self._playback()
         self._response()
@@ -98,9 +107,9 @@ class _Finisher:
         end_ns: int,
         parent: FinishedSpan,
         attributes: dict[str, AttributeValue],
-        key: int = 0,
+        key: SpanKey | None = None,
     ) -> FinishedSpan:
-        """Add a span; `key` is the `id` of the record of its stage."""
+        """Add a span; with `key` it may be a cause of the silence."""
         start_ns += self.offset_ns
         end_ns += self.offset_ns
         if start_ns < self.root.start_ns:  # noqa: PLR1730 - a dozen times a turn, and a call takes longer
@@ -109,18 +118,18 @@ class _Finisher:
             end_ns = start_ns
         span = FinishedSpan(name, self.new_span_id(), parent.span_id, start_ns, end_ns, "internal", None, attributes)
         self.spans.append(span)
-        self.by_key[key, name] = span
+        if key is not None:
+            self.by_key[key] = span
         return span
 
     def _vad(self) -> None:
         record = self.record
         decided_ns = record.committed_ns or record.closed_ns
-        vad = self._add(n.SPAN_VAD, record.onset_ns, decided_ns, self.root, {n.VOICE_COMPONENT: "vad"})
+        vad = self._add(n.SPAN_VAD, record.onset_ns, decided_ns, self.root, {n.VOICE_COMPONENT: "vad"}, n.SPAN_VAD)
         if record.detected_ns is not None:
-            vad.events = (Event(n.EVENT_VAD_SPEECH_END, record.detected_ns + self.offset_ns, {}),)
+            vad.events = (Event(n.EVENT_VAD_SPEECH_END, record.detected_ns + self.offset_ns, _PLAIN),)
         if record.committed_ns is not None and (record.detected_ns is not None or speech_end_known(record)):
-            real_end_ns, _ = real_speech_end(record)
-            self._add(n.SPAN_VAD_ENDPOINT, real_end_ns, record.committed_ns, vad, {})
+            self._add(n.SPAN_VAD_ENDPOINT, self.speech_end_ns, record.committed_ns, vad, {}, n.SPAN_VAD_ENDPOINT)
 
     def _implicit_asr(self, transcript_ns: int) -> None:
         """A transcript without a stage of its own: the recognizer heard the user from the onset on."""
@@ -131,10 +140,10 @@ class _Finisher:
         record = self.record
         if record.transcript_ns is None or not speech_end_known(record):
             return
-        start_ns, _ = real_speech_end(record)
+        start_ns = self.speech_end_ns
         end_ns = max(start_ns, record.transcript_ns)
-        self._add(n.SPAN_ASR_FINALIZE, start_ns, end_ns, asr, _identity(asr.attributes))
-        self.by_key[0, n.SPAN_ASR] = asr
+        self._add(n.SPAN_ASR_FINALIZE, start_ns, end_ns, asr, _identity(asr.attributes), n.SPAN_ASR_FINALIZE)
+        self.by_key[n.SPAN_ASR] = asr
 
     def _stage(self, stage: StageRecord) -> None:
         record, key = self.record, id(stage)
@@ -151,16 +160,18 @@ class _Finisher:
             self._llm(stage, span, first_ns)
         else:
             start_ns = span.start_ns - self.offset_ns
-            self._add(_FIRST_AUDIO[stage.component], start_ns, first_ns, span, _identity(span.attributes), key)
+            name = _FIRST_AUDIO[stage.component]
+            self._add(name, start_ns, first_ns, span, _identity(span.attributes), (key, name))
 
     def _llm(self, stage: StageRecord, span: FinishedSpan, first_ns: int) -> None:
         start_ns, key = span.start_ns - self.offset_ns, id(stage)
         same = _identity(span.attributes)
-        self._add(n.SPAN_LLM_TTFT, start_ns, first_ns, span, same, key)
+        self._add(n.SPAN_LLM_TTFT, start_ns, first_ns, span, same, (key, n.SPAN_LLM_TTFT))
         span.attributes[n.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = (first_ns - stage.start_ns) / NS_PER_S
         handed_ns = self.record.handed_over(stage)
         if handed_ns is not None:
-            self._add(n.SPAN_LLM_FIRST_SENTENCE, start_ns, handed_ns, span, same.copy(), key)
+            name = n.SPAN_LLM_FIRST_SENTENCE
+            self._add(name, start_ns, handed_ns, span, same.copy(), (key, name))
 
     def _playback(self) -> None:
         record, playback = self.record, self.record.playback
@@ -183,18 +194,19 @@ class _Finisher:
             n.VOICE_MEASUREMENT_POINT: record.observed_at,
             n.VOICE_PLAYBACK_SENT_S: playback.sent_ns / NS_PER_S,
             n.VOICE_PLAYBACK_HEARD_S: min(max(heard_length_ns, 0), playback.sent_ns) / NS_PER_S,
-            **playback.network,
         }
+        if playback.network is not None:
+            attributes |= playback.network
         if playback.stopped_ns is None or playback.stopped_ns != self.end_ns:
             attributes[n.VOICE_PLAYBACK_ESTIMATED] = True
         if record.barge_in is not None:
             attributes[n.VOICE_PLAYBACK_INTERRUPTED] = True
-        span = self._add(n.SPAN_PLAYBACK, first_sent_ns, end_ns, self.root, attributes)
+        span = self._add(n.SPAN_PLAYBACK, first_sent_ns, end_ns, self.root, attributes, n.SPAN_PLAYBACK)
         if playback.heard_ns is not None:
             start: dict[str, AttributeValue] = {n.VOICE_MEASUREMENT_POINT: record.measurement_point}
             if record.clock_error_ns is not None:
                 start[n.VOICE_CLOCK_OFFSET_ERROR_S] = record.clock_error_ns / NS_PER_S
-            self._add(n.SPAN_PLAYBACK_START, first_sent_ns, heard_ns, span, start)
+            self._add(n.SPAN_PLAYBACK_START, first_sent_ns, heard_ns, span, start, n.SPAN_PLAYBACK_START)
         for gap_start_ns, gap_end_ns in gaps:
             self._add(n.SPAN_PLAYBACK_GAP, gap_start_ns, gap_end_ns, span, {})
 
@@ -202,7 +214,8 @@ class _Finisher:
         record, silence = self.record, self.silence
         if silence is None:
             return
-        shares, critical = divide(silence, causes(record, silence))
+        voice = record.voice
+        shares, critical = divide(silence, causes(record, silence, voice))
         bottleneck = max(shares, key=shares.__getitem__)
         by_key = self.by_key
         for key in critical:
@@ -224,7 +237,7 @@ class _Finisher:
             attributes[n.VOICE_TURN_NO_REPLY_REASON] = self.reason
         if self.failure is not None:
             attributes[n.ERROR_TYPE] = self.failure.kind
-        attributes |= _copies(record)
+        _copy(record, voice, attributes)
         answer_ns = record.playback.answer_ns
         if answer_ns is not None and silence.answered:
             answer_ns += record.playback.shift_ns
@@ -243,7 +256,8 @@ class _Finisher:
         if self.end_ns is not None:
             ends.setdefault("playback_stop", self.end_ns)
         starts = dict.fromkeys(ends, barge_in.detected_ns)
-        common: dict[str, AttributeValue] = _copies(record)
+        common: dict[str, AttributeValue] = {}
+        _copy(record, record.voice, common)
         if barge_in.onset_ns is not None:
             starts["total"] = barge_in.onset_ns
             ends["total"] = ends["playback_stop"]
@@ -288,7 +302,7 @@ class _Finisher:
         elif self.outcome == "timeout":
             attributes[n.ERROR_TYPE] = "timeout"
             root.error = ""
-        elif self.outcome == "completed" and any(stage.failed for stage in record.stages):
+        elif self.outcome == "completed" and _recovered(record):
             attributes[n.VOICE_TURN_RECOVERED] = True
         heard_ns = record.playback.first_heard_ns
         if record.media_up_ns is not None and heard_ns is not None:
@@ -300,26 +314,35 @@ class _Finisher:
     def _events(self, *, spoken: bool) -> tuple[Event, ...]:
         """What was noted of the turn, and its milestones, in order of time."""
         record, offset_ns = self.record, self.offset_ns
-        events = [Event(name, at_ns + offset_ns, attributes) for name, at_ns, attributes in record.events]
+        events: list[Event] = []
+        for name, at_ns, attributes in record.events:
+            events.append(Event(name, at_ns + offset_ns, attributes))
         if spoken:
-            events.append(Event(n.EVENT_SPEECH_START, record.onset_ns + offset_ns, {}))
+            events.append(Event(n.EVENT_SPEECH_START, record.onset_ns + offset_ns, _PLAIN))
             if record.speech_end_ns is not None:
-                events.append(Event(n.EVENT_SPEECH_END, record.speech_end_ns + offset_ns, {}))
+                events.append(Event(n.EVENT_SPEECH_END, record.speech_end_ns + offset_ns, _PLAIN))
         transcript_ns = record.transcript_ns
         if record.partial_ns is not None and (transcript_ns is None or record.partial_ns < transcript_ns):
             transcript_ns = record.partial_ns
         if transcript_ns is not None:
-            events.append(Event(n.EVENT_FIRST_TRANSCRIPT, transcript_ns + offset_ns, {}))
-        generations = [stage.start_ns for stage in record.stages if stage.component in ("llm", "realtime")]
-        if generations:
-            events.append(Event(n.EVENT_RESPONSE_CREATED, min(generations) + offset_ns, {}))
+            events.append(Event(n.EVENT_FIRST_TRANSCRIPT, transcript_ns + offset_ns, _PLAIN))
+        created_ns = None
+        for stage in record.stages:
+            if stage.component in _GENERATES and (created_ns is None or stage.start_ns < created_ns):
+                created_ns = stage.start_ns
+        if created_ns is not None:
+            events.append(Event(n.EVENT_RESPONSE_CREATED, created_ns + offset_ns, _PLAIN))
         events.sort(key=_TIME)
         return tuple(events)
 
 
 def _identity(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     """What a milestone repeats from its stage: model, voice, language, worker."""
-    return {key: attributes[key] for key in _COPIED if key in attributes}
+    same = {}
+    for key in _COPIED:
+        if key in attributes:
+            same[key] = attributes[key]
+    return same
 
 
 def _reply_end(record: TurnRecord) -> int | None:
@@ -332,6 +355,22 @@ def _reply_end(record: TurnRecord) -> int | None:
         reported_ns = playback.stopped_ns
         return reported_ns if reported_ns is not None and reported_ns >= record.barge_in.detected_ns else silent_ns
     return min(playback.out_ns, record.closed_ns) if record.closed_ns else playback.out_ns
+
+
+def _has(record: TurnRecord, component: str) -> bool:
+    """Whether there was such a stage."""
+    for stage in record.stages:  # noqa: SIM110
+        if stage.component == component:
+            return True
+    return False
+
+
+def _recovered(record: TurnRecord) -> bool:
+    """Whether something failed that was meant to be used."""
+    for stage in record.stages:  # noqa: SIM110
+        if stage.failure is not None and not stage.discarded:
+            return True
+    return False
 
 
 def _outlives(record: TurnRecord, stage: StageRecord) -> bool:
@@ -350,7 +389,7 @@ def _stage_span(record: TurnRecord, stage: StageRecord, new_span_id: Callable[[]
     if stage.span_id is None:
         stage.span_id = new_span_id()
     attributes: dict[str, AttributeValue] = {n.VOICE_COMPONENT: component, **stage.attributes}
-    events = stage.events
+    events: Sequence[Noted] = stage.events
     error = None
     operation = _OPERATION.get(component)
     if operation is None and record.genai_drafts:
@@ -448,13 +487,14 @@ def _range(count: int, limits: tuple[int, ...]) -> str:
     return f"{limits[-1]}+"
 
 
-def _copies(record: TurnRecord) -> dict[str, AttributeValue]:
-    """What the heard silence copies from the stages that made it: model, voice, language, worker."""
-    copies: dict[str, AttributeValue] = {}
-    voice = record.voice or record.last("tts")
+def _copy(record: TurnRecord, voice: StageRecord | None, to: dict[str, AttributeValue]) -> None:
+    """Add what the heard silence copies from the stages that made it: model, voice, language, worker."""
+    voice = voice or record.last("tts")
     if voice is not None:
-        copies = {key: voice.attributes[key] for key in _OF_VOICE if key in voice.attributes}
+        spoken = voice.attributes
+        for key in _OF_VOICE:
+            if key in spoken:
+                to[key] = spoken[key]
     model = record.last("llm") or record.last("realtime")
     if model is not None and n.GEN_AI_REQUEST_MODEL in model.attributes:
-        copies[n.GEN_AI_REQUEST_MODEL] = model.attributes[n.GEN_AI_REQUEST_MODEL]
-    return copies
+        to[n.GEN_AI_REQUEST_MODEL] = model.attributes[n.GEN_AI_REQUEST_MODEL]

@@ -15,6 +15,13 @@ def unmended(record: TurnRecord) -> Failure | None:
     """
     if record.failure is not None:
         return record.failure
+    for stage in record.stages:
+        if stage.failure is not None:
+            return _unmended_stage(record)
+    return None
+
+
+def _unmended_stage(record: TurnRecord) -> Failure | None:
     found = [
         (stage.component, stage.failure)
         for stage in record.stages

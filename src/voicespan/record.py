@@ -1,6 +1,8 @@
 """What was observed of a turn: plain facts in monotonic nanoseconds, before anything is concluded from them.
 
-`session.py`, `turn.py` and `stage.py` write them, `finish.py` reads them once the turn is closed.
+`session.py`, `turn.py` and `stage.py` write them, `finish.py` reads them once the turn is closed. What most turns do
+not have is a tuple, empty for all of them: with a thousand turns open, each list is one more thing that garbage
+collection looks at. Who adds to one holds the lock of the session.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 GAP_NS = 100_000_000
 """A pause in the reply is a `playback.gap` when it is longer than this."""
 
+Noted = tuple[str, int, "dict[str, AttributeValue]"]
+"""An event: its name, when, and its attributes."""
 Detection = tuple[str, int, int | None]
 """What the detector said (`speech_start`, `speech_end`), when, and since when it was really so where that is known."""
 Component = Literal["asr", "llm", "tool", "tts", "realtime"]
@@ -71,7 +75,7 @@ class StageRecord:
     background: bool = False
     """tool: does not hold its turn open."""
     failure: Failure | None = None
-    events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
+    events: tuple[Noted, ...] = ()
     task: Key | None = None
     """While it counts as work under way: what that count is known by."""
 
@@ -147,7 +151,7 @@ class Playback:
     answer_ns: int | None = None
     """When the first frame that is no filler begins to play, where a filler came first."""
     filler_only: bool = True
-    gaps: list[tuple[int, int]] = field(default_factory=list)
+    gaps: tuple[tuple[int, int], ...] = ()
     heard_ns: int | None = None
     """The client's report: first sample heard."""
     stopped_ns: int | None = None
@@ -163,7 +167,7 @@ class Playback:
     """Audio was dropped, so that sums of what was made and what was sent differ."""
     unsent_ns: int = 0
     """Length of audio cut away by clears."""
-    network: dict[str, AttributeValue] = field(default_factory=dict)
+    network: dict[str, AttributeValue] | None = None
     """What the receiver said of the network, and the opinion score made of it."""
 
     def went_on_after(self, at_ns: int) -> bool:
@@ -232,11 +236,11 @@ class TurnRecord:
     close: Close | None = None
     closed_ns: int = 0
     attributes: dict[str, AttributeValue] = field(default_factory=dict)
-    events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
-    links: list[tuple[SpanContext, str]] = field(default_factory=list)
+    events: tuple[Noted, ...] = ()
+    links: tuple[tuple[SpanContext, str], ...] = ()
     active_ns: int = 0
     """The latest activity; the idle time-out counts from it."""
-    detections: list[Detection] = field(default_factory=list)
+    detections: tuple[Detection, ...] = ()
     genai_drafts: bool = False
 
     @property

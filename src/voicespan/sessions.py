@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -19,6 +20,7 @@ from voicespan.finished import SpanContext
 from voicespan.guard import guarded, swallowed
 from voicespan.metrics.audio import Flow, flows
 from voicespan.metrics.calls import Tally
+from voicespan.metrics.instruments import wanted
 from voicespan.record import TurnRecord
 from voicespan.stage import failure_of
 from voicespan.turn import Turn
@@ -154,6 +156,8 @@ class Session:
         self.source.sessions += 1
         self.gen_ai_metrics = True
         """The `gen_ai.client.*` metrics are ours to record; a framework that does so itself sets it to False."""
+        self.measured = recorder.enabled and (wanted() or "voicespan.performance" in sys.modules)
+        """Whether somebody asked for numbers when it began; else what only they tell is not counted."""
         self.tally = Tally()
         self._sample_rate = sample_rate
         self._received: Flow | None = None
@@ -256,7 +260,7 @@ class Session:
                 context = getattr(tool, "span_context", None)
                 if context is not None:
                     identity = context()
-                    turn.record.links.append((SpanContext(identity.trace_id, identity.span_id), "tool"))
+                    turn.record.links += ((SpanContext(identity.trace_id, identity.span_id), "tool"),)
                 return turn
         except Exception as error:
             swallowed("Session.agent_turn", error)
@@ -407,7 +411,7 @@ class Session:
         """Link a turn to the one that its speech has cut off."""
         link = (SpanContext(interrupted.trace_id, interrupted.record.span_id), "interrupted")
         if turn.open and link not in turn.record.links:
-            turn.record.links.append(link)
+            turn.record.links += (link,)
 
     def turn_dismissed(self, turn: Turn) -> None:
         """Drop what was no utterance; the turn that it was heard over keeps an event."""
@@ -421,7 +425,7 @@ class Session:
             heard_ns = playback.first_heard_ns
             heard_over = heard_ns is not None and heard_ns <= turn.record.onset_ns < playback.out_ns
             if heard_over and not turn.noted and spoken_over.record.barge_in is None:
-                spoken_over.record.events.append((n.EVENT_USER_OVERLAP, turn.record.onset_ns, {}))
+                spoken_over.note(spoken_over.record, n.EVENT_USER_OVERLAP, turn.record.onset_ns, {})
         turn.dropped = True
         self._forget(turn)
 
@@ -512,13 +516,13 @@ class Session:
             record = speaking.record
             onset_ns = speaking.moment(at, "user_turn") or now_ns
             if kind == "speech" and not self._abandoned(record, onset_ns):
-                self._resume(record, onset_ns)
+                self._resume(speaking, onset_ns)
                 return speaking
             self._abandon(speaking, now_ns)
         spoken_over = self.turn if self._turns else None
         turn = self._new_turn(now_ns, at, kind, None)
         if kind == "speech":
-            turn.record.detections.append(("speech_start", now_ns, None if at is None else turn.record.onset_ns))
+            turn.detected("speech_start", now_ns, None if at is None else turn.record.onset_ns)
         if spoken_over is not None:
             turn.over = spoken_over
             spoken_over.spoken_over(turn)
@@ -545,16 +549,15 @@ class Session:
         else:
             self._close(turn, "idle", now_ns)
 
-    def _resume(self, record: TurnRecord, onset_ns: int) -> None:
+    def _resume(self, turn: Turn, onset_ns: int) -> None:
+        record = turn.record
         record.active_ns = self.now_ns()
         if record.detected_ns is None and record.speech_end_ns is None:
             return  # the same onset, reported twice
         record.segments += 1
-        if len(record.detections) < Turn.MAX_EVENTS:
-            record.detections.append(("speech_start", record.active_ns, onset_ns))
+        turn.detected("speech_start", record.active_ns, onset_ns)
         record.speech_end_ns = record.detected_ns = record.transcript_ns = None
-        if len(record.events) < Turn.MAX_EVENTS:
-            record.events.append((n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {}))
+        turn.note(record, n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {})
 
     def _new_turn(self, now_ns: int, at: int | None, kind: Input, trigger: Trigger | None) -> Turn:
         recorder = self.recorder
@@ -572,7 +575,7 @@ class Session:
         if self.attributes:
             record.attributes.update(self.attributes)  # type: ignore[arg-type]
         if self._connected_by is not None:
-            record.links.append(self._connected_by)
+            record.links = (self._connected_by,)
         turn = Turn(self, record)
         if at is not None:
             record.onset_ns = turn.moment(at, "user_turn") or now_ns
@@ -605,7 +608,7 @@ class Session:
         self.source.turns += 1
         record.index = self._index
         if self._last is not None:
-            record.links.append((self._last, "previous"))
+            record.links += ((self._last, "previous"),)
         self._last = SpanContext(record.trace_id, record.span_id)
 
     # Ends

@@ -16,16 +16,16 @@ from voicespan.outcome import unmended
 if TYPE_CHECKING:
     from voicespan.record import StageRecord, TurnRecord
 
-SpanKey = tuple[int, str]
-"""A span of the turn: the `id` of its stage's record (0 where there is one such span per turn) and its name."""
+SpanKey = str | tuple[int, str]
+"""A span of the turn: its name where a turn has but one, else the `id` of the record of its stage, and its name."""
 
 
 _START = attrgetter("start_ns")
 _ASKED = {"llm": n.SPAN_LLM, "tool": n.SPAN_EXECUTE_TOOL, "realtime": n.SPAN_REALTIME}
 """What is asked before the voice begins; its component is the name of its share."""
-_ENDPOINT = ((0, n.SPAN_VAD), (0, n.SPAN_VAD_ENDPOINT))
-_TRANSCRIPT = ((0, n.SPAN_ASR), (0, n.SPAN_ASR_FINALIZE))
-_NETWORK = ((0, n.SPAN_PLAYBACK), (0, n.SPAN_PLAYBACK_START))
+_ENDPOINT = (n.SPAN_VAD, n.SPAN_VAD_ENDPOINT)
+_TRANSCRIPT = (n.SPAN_ASR, n.SPAN_ASR_FINALIZE)
+_NETWORK = (n.SPAN_PLAYBACK, n.SPAN_PLAYBACK_START)
 
 
 class Silence(NamedTuple):
@@ -56,11 +56,14 @@ def speech_end_known(record: TurnRecord) -> bool:
     return record.speech_end_ns is not None or record.hangover_ns is not None
 
 
-def silence(record: TurnRecord, outcome: str) -> Silence | None:
-    """Return the silence that the user heard; None when the agent spoke first or nobody had finished speaking."""
+def silence(record: TurnRecord, outcome: str, speech_end: tuple[int, str]) -> Silence | None:
+    """Return the silence that the user heard; None when the agent spoke first or nobody had finished speaking.
+
+    `speech_end` is what `real_speech_end` has returned.
+    """
     if record.trigger is not None:
         return None
-    start_ns, source = real_speech_end(record)
+    start_ns, source = speech_end
     heard_ns = record.playback.first_heard_ns
     if heard_ns is not None:
         return Silence(start_ns, max(start_ns, heard_ns), source, answered=True)
@@ -100,9 +103,11 @@ def divide(silence: Silence, causes: list[Cause]) -> tuple[dict[str, int], list[
     return shares, critical
 
 
-def causes(record: TurnRecord, silence: Silence) -> list[Cause]:
-    """Return every interval that may account for the silence, in the causal order of the generation that was heard."""
-    voice = record.voice
+def causes(record: TurnRecord, silence: Silence, voice: StageRecord | None) -> list[Cause]:
+    """Return every interval that may account for the silence, in the causal order of the generation that was heard.
+
+    `voice` is the synthesis that was heard first.
+    """
     if voice is None and not silence.answered:
         voice = record.last("tts") or record.last("realtime")
     found: list[Cause] = []
@@ -135,8 +140,12 @@ def _add_listening(found: list[Cause], record: TurnRecord, start_ns: int, voice:
 
 def _add_thinking(found: list[Cause], record: TurnRecord, spoken_ns: int, *, waiting: bool) -> None:
     """Add the requests to models and tools that were made before the voice began to speak, in order of start."""
-    stages = [stage for stage in record.stages if _may_cause(stage, spoken_ns, waiting=waiting)]
-    stages.sort(key=_START)
+    stages = []
+    for stage in record.stages:
+        if stage.component in _ASKED and _may_cause(stage, spoken_ns, waiting=waiting):
+            stages.append(stage)  # noqa: PERF401 - see finish.py
+    if len(stages) > 1:
+        stages.sort(key=_START)
     for stage in stages:
         component, key = stage.component, id(stage)
         if component == "llm" and stage is stages[-1] and stage.first_ns is not None:
@@ -152,10 +161,10 @@ def _add_thinking(found: list[Cause], record: TurnRecord, spoken_ns: int, *, wai
 
 
 def _may_cause(stage: StageRecord, spoken_ns: int, *, waiting: bool) -> bool:
-    """Whether a request can have delayed the voice: made before it, and done or streaming when it began to speak."""
+    """Whether what was asked can have delayed the voice: before it, and done or streaming when it began to speak."""
     component = stage.component
-    asks = component in ("llm", "tool") or (component == "realtime" and stage.first_ns is None)
-    if not asks or stage.discarded or stage.start_ns > spoken_ns:
+    speaks = component == "realtime" and stage.first_ns is not None
+    if speaks or stage.discarded or stage.start_ns > spoken_ns:
         return False
     if waiting:
         return not stage.background

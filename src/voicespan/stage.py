@@ -150,8 +150,8 @@ class Stage:
     def event(self, name: str, **attributes: AttributeValue) -> None:
         """Add an event, now, to the stage's span."""
         record = self._live()
-        if record is not None and len(record.events) < self._turn.MAX_EVENTS:
-            record.events.append((name, self._turn.now_ns(), attributes))  # type: ignore[arg-type]
+        if record is not None:
+            self._turn.note(record, name, self._turn.now_ns(), attributes)
 
     def circumstances(self) -> dict[str, object]:
         """Return those of the session, with the stage's own attributes: its model, voice and worker."""

@@ -6,7 +6,7 @@ in any order, twice, late and from any thread: nothing here raises.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from opentelemetry import trace
 
@@ -154,8 +154,7 @@ class Turn:
         try:
             if record.committed_ns is None:
                 record.detected_ns = record.active_ns
-                if len(record.detections) < self.MAX_EVENTS:
-                    record.detections.append(("speech_end", record.detected_ns, real_ns))
+                self.detected("speech_end", record.detected_ns, real_ns)
                 record.speech_end_ns = real_ns if real_ns is not None else record.speech_end_ns
             elif record.speech_end_ns is None and real_ns is not None and real_ns <= record.committed_ns:
                 record.speech_end_ns = real_ns
@@ -310,7 +309,7 @@ class Turn:
         if record is not None:
             if len(record.stages) < self.MAX_STAGES:
                 record.stages.append(stage)
-                if self.recording:
+                if self._session.measured:
                     stage.task = tasks.up_by(_TASKS[component])
             else:
                 diagnostics.counters.add("stage.over_limit")
@@ -359,8 +358,8 @@ class Turn:
             if playback.first_sent_ns is None:
                 playback.first_sent_ns = end_ns = now_ns
             elif now_ns > end_ns:
-                if now_ns - end_ns > GAP_NS and playback.paused_ns is None and len(playback.gaps) < self.MAX_EVENTS:
-                    playback.gaps.append((end_ns, now_ns))
+                if now_ns - end_ns > GAP_NS and playback.paused_ns is None:
+                    self._gap(playback, end_ns, now_ns)
                 end_ns = now_ns
             if playback.filler_only and (voice is None or not voice.filler) and self._fillers_sent(playback):
                 playback.filler_only = False
@@ -371,6 +370,12 @@ class Turn:
             playback.sent_ns += length_ns
         except Exception as error:
             swallowed("Turn.audio_sent", error)
+
+    def _gap(self, playback: Playback, start_ns: int, end_ns: int) -> None:
+        """Note that nothing was left to play for a while."""
+        with self._session.lock:
+            if len(playback.gaps) < self.MAX_EVENTS:
+                playback.gaps += ((start_ns, end_ns),)
 
     def _fillers_sent(self, playback: Playback) -> bool:
         """Whether all audio of fillers has left, or was dropped: what leaves now is the answer."""
@@ -483,13 +488,13 @@ class Turn:
             stopped_ns = playback.end_ns
             if record.barge_in is not None:
                 began_ns = record.barge_in.silent_ns or moment_ns
-                record.events.append((n.EVENT_FALSE_INTERRUPTION, began_ns, {}))
+                self.note(record, n.EVENT_FALSE_INTERRUPTION, began_ns, {})
                 record.barge_in = None
                 if self.pending is not None:
                     self.pending.noted = True
             resumed_ns = max(moment_ns - shift_ns, stopped_ns)
             if resumed_ns - stopped_ns > GAP_NS:
-                playback.gaps.append((stopped_ns, resumed_ns))
+                self._gap(playback, stopped_ns, resumed_ns)
             playback.end_ns = resumed_ns + playback.left_ns
             playback.left_ns = 0
             playback.paused_ns = None
@@ -541,12 +546,12 @@ class Turn:
         """Note a moment of the client's own (`voice.client.mark`) as an event; `error_ns` as for `audio_heard`."""
         record = self._live("client_marked")
         moment_ns = self.moment(at, "client_marked")
-        if record is None or moment_ns is None or len(record.events) >= self.MAX_EVENTS:
+        if record is None or moment_ns is None:
             return
         attributes: dict[str, finished.AttributeValue] = {n.VOICE_CLIENT_MARK: mark}
         if error_ns is not None:
             attributes[n.VOICE_CLOCK_OFFSET_ERROR_S] = error_ns / 1e9
-        record.events.append((n.EVENT_CLIENT_MARK, moment_ns, attributes))
+        self.note(record, n.EVENT_CLIENT_MARK, moment_ns, attributes)
 
     @guarded
     def network_measured(
@@ -652,8 +657,20 @@ class Turn:
     def event(self, name: str, **attributes: AttributeValue) -> None:
         """Add an event, now, to `voice.turn`."""
         record = self._live("event")
-        if record is not None and len(record.events) < self.MAX_EVENTS:
-            record.events.append((name, record.active_ns, attributes))  # type: ignore[arg-type]
+        if record is not None:
+            self.note(record, name, record.active_ns, attributes)
+
+    def note(self, record: TurnRecord | StageRecord, name: str, at_ns: int, attributes: dict[str, Any]) -> None:
+        """Add an event to what is known of the turn or of one of its stages, where there is room for it."""
+        with self._session.lock:
+            if len(record.events) < self.MAX_EVENTS:
+                record.events += ((name, at_ns, attributes),)
+
+    def detected(self, what: str, at_ns: int, real_ns: int | None) -> None:
+        """Note what the detector said, for its metrics; for who has the lock."""
+        record = self.record
+        if self._session.measured and len(record.detections) < self.MAX_EVENTS:
+            record.detections += ((what, at_ns, real_ns),)
 
     def fail(self, error: BaseException | str) -> None:
         """Do as `failed`: what an ERROR status on the current span means."""

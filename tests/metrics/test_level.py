@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,19 @@ def test_what_is_open_when_the_turn_ends_is_no_task_any_more(meters: Meters, rec
 
 
 @pytest.mark.covers("B-M10", "B-U08")
+def test_nothing_is_noted_for_metrics_that_nobody_takes(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a meter provider that is read, a turn keeps nothing that only its metrics tell."""
+    monkeypatch.delitem(sys.modules, "voicespan.performance", raising=False)  # by which a service asks for numbers
+    with Session(recorder, "a") as session:
+        turn = session.user_turn()
+        turn.speech_ended()
+        stage = turn.llm()
+        assert (turn.record.detections, turn.record.stages[0].task, len(level.tasks._moves)) == ((), None, 0)
+        stage.end()
+        turn.end()
+    assert len(level.tasks._moves) == 0
+
+
 def test_the_peak_is_told_until_it_is_over(meters: Meters, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most work at once is told by every collection soon after, and forgotten later."""
     now_s = [1000.0]

@@ -92,7 +92,7 @@ def test_turns_leave_as_bytes_beside_the_spans_of_others(receiver: Receiver, mon
     """Turns are written; a span of another library in a turn is its stage's child, in the same request."""
     process = Process(receiver, monkeypatch)
     process.call(turns=2)
-    assert [turn.weight.count for turn in process.written] == [12, 12]
+    assert [turn.count for turn in process.written] == [12, 12]
     (request,) = receiver.traces
     spans = [span for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
     assert len(spans) == 26
@@ -236,10 +236,10 @@ def test_written_turns_are_counted_as_their_spans(receiver: Receiver, monkeypatc
             session.agent_turn("say").end()
             session.user_turn(input="text").end()
     process.recorder.drain()
-    spans = sum(written.weight.count for written in process.written)
+    spans = sum(written.count for written in process.written)
     assert batcher.unsent + batcher.counts.get(DROPPED) == spans
     assert batcher.unsent <= 40
-    taken = sum(each.weight.count for each in batcher._take() if isinstance(each, Written))
+    taken = sum(each.count for each in batcher._take() if isinstance(each, Written))
     assert 0 < taken <= 30
     assert batcher.unsent + batcher.counts.get(DROPPED) + taken == spans
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, Tracer, TracerProvider, sampling
 
 from voicespan.guard import swallowed
-from voicespan.sdk.batch import Weight
 
 if TYPE_CHECKING:
     from voicespan.finished import FinishedTurn
@@ -78,7 +77,7 @@ class _Way:
             spans = self._writer.spans(turn)
         except self._unfit:
             return False
-        self._take(self._written(self._frame, spans, Weight(len(turn.spans), len(spans))))
+        self._take(self._written(len(turn.spans), self._frame, spans))
         return True
 
 

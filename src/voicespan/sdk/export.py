@@ -12,7 +12,7 @@ import threading
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
@@ -153,20 +153,24 @@ class ExporterSender(Generic[Item_contra]):
             self._exporter.shutdown()
 
 
-class Written(NamedTuple):
+class Written(Weight):
     """The spans of one turn as bytes, redacted: fields of the `ScopeSpans` that the frame stands for."""
 
-    frame: Frame
-    spans: bytes
-    weight: Weight
+    __slots__ = ("frame", "spans")
+
+    def __init__(self, count: int, frame: Frame, spans: bytes) -> None:
+        self.count = count
+        self.size = len(spans)
+        self.frame = frame
+        self.spans = spans
 
 
 def weigh(item: ReadableSpan | Written) -> Weight:
     """Return how many spans an item of the queue is."""
-    return item.weight if isinstance(item, Written) else _A_SPAN
+    return item if isinstance(item, Written) else _A_SPAN
 
 
-_A_SPAN = Weight()
+_A_SPAN = Weight(1, 0)
 _PIECE = 64
 """So many spans are encoded at a time: about a millisecond in which no other thread runs."""
 
