@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ratio import Ratio, Verdict
+from ratio import Ratio, Verdict, interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,15 +99,12 @@ def _exit(found: Found) -> Finding:
 
 
 def _delay(found: Found) -> Finding:
-    """The delay that telemetry adds: the median of several runs; the best of them would be luck."""
+    """The delay that telemetry adds, by the interval of several runs as the ratios are; the best would be luck."""
     runs = found["curves"]["1000"]["runs"]
-    added = [run["loop_delay_ms"]["p99"] - run["loop_delay_without_ms"]["p99"] for run in runs]
-    without = min(run["loop_delay_without_ms"]["p99"] for run in runs)
-    more = statistics.median(added)
-    words = f"{more:.2f} ms more ({min(added):.2f} to {max(added):.2f}), {without:.2f} ms at least without telemetry"
-    if without > 1:  # the machine alone is later than the bar: what is added cannot be told from it
-        return Finding(words, "not sure")
-    return _said(more <= 1, words)
+    low, more, high = interval([run["loop_delay_ms"]["p99"] - run["loop_delay_without_ms"]["p99"] for run in runs])
+    without = statistics.median(run["loop_delay_without_ms"]["p99"] for run in runs)
+    words = f"{more:.2f} ms more ({low:.2f} to {high:.2f}, {len(runs)} runs) than {without:.2f} ms without telemetry"
+    return Finding(words, "met" if high <= 1 else "not met" if low > 1 else "not sure")
 
 
 def _ingest(found: Found) -> Finding:

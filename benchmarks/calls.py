@@ -1,6 +1,6 @@
 """From 1 to 1,000 calls at once: CPU, memory and event-loop delay of a service, with telemetry and without.
 
-    python benchmarks/calls.py [--calls 1 10 100 1000] [--seconds 15] [--runs 3]
+    python benchmarks/calls.py [--calls 1 10 100 1000] [--seconds 15] [--runs 6]
 
 Each point is `voicespan load --calls N`, a process of its own that first holds the same calls without telemetry; a
 back end on this machine takes what it sends. The largest is held several times: its delay is a bar. Prints JSON.
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, nargs="*", default=CALLS)
     parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--runs", type=int, default=3, help="of the largest number of calls")
+    parser.add_argument("--runs", type=int, default=6, help="of the largest number of calls: fewer bound nothing")
     arguments = parser.parse_args()
     curves = {
         calls: {
