@@ -278,7 +278,8 @@ class _Finisher:
         if not self.spans or self.outcome in ("timeout", "no_reply") or record.close == "user_left":
             end_ns = max(end_ns, waited_until(record) + self.offset_ns)
         root.end_ns = end_ns
-        attributes |= record.attributes
+        if record.attributes:
+            attributes |= record.attributes
         attributes[n.SESSION_ID] = attributes[n.GEN_AI_CONVERSATION_ID] = record.session_id
         attributes[n.GEN_AI_OPERATION_NAME] = "invoke_agent"
         attributes[n.VOICE_TURN_INITIATOR] = "agent" if record.trigger else "user"

@@ -521,7 +521,7 @@ class Session:
             self._abandon(speaking, now_ns)
         spoken_over = self.turn if self._turns else None
         turn = self._new_turn(now_ns, at, kind, None)
-        if kind == "speech":
+        if kind == "speech" and self.measured:
             turn.detected("speech_start", now_ns, None if at is None else turn.record.onset_ns)
         if spoken_over is not None:
             turn.over = spoken_over
@@ -555,7 +555,8 @@ class Session:
         if record.detected_ns is None and record.speech_end_ns is None:
             return  # the same onset, reported twice
         record.segments += 1
-        turn.detected("speech_start", record.active_ns, onset_ns)
+        if self.measured:
+            turn.detected("speech_start", record.active_ns, onset_ns)
         record.speech_end_ns = record.detected_ns = record.transcript_ns = None
         turn.note(record, n.EVENT_SPEECH_RESUMED, max(onset_ns, record.onset_ns), {})
 

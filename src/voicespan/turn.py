@@ -154,7 +154,8 @@ class Turn:
         try:
             if record.committed_ns is None:
                 record.detected_ns = record.active_ns
-                self.detected("speech_end", record.detected_ns, real_ns)
+                if self._session.measured:
+                    self.detected("speech_end", record.detected_ns, real_ns)
                 record.speech_end_ns = real_ns if real_ns is not None else record.speech_end_ns
             elif record.speech_end_ns is None and real_ns is not None and real_ns <= record.committed_ns:
                 record.speech_end_ns = real_ns
@@ -319,7 +320,8 @@ class Turn:
         """Note the end of a stage; a tool that outlived its turn is reported now."""
         record = self.record
         record.active_ns, self.look_ns = now_ns, 0
-        self.task_over(stage)
+        if stage.task is not None:
+            self.task_over(stage)
         if record.close is not None and stage.component == "tool" and not self.dropped:
             self._session.recorder.late(record, stage)
 
@@ -669,7 +671,7 @@ class Turn:
     def detected(self, what: str, at_ns: int, real_ns: int | None) -> None:
         """Note what the detector said, for its metrics; for who has the lock."""
         record = self.record
-        if self._session.measured and len(record.detections) < self.MAX_EVENTS:
+        if len(record.detections) < self.MAX_EVENTS:
             record.detections += ((what, at_ns, real_ns),)
 
     def fail(self, error: BaseException | str) -> None:
