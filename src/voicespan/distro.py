@@ -112,7 +112,7 @@ def _without_collection() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            if not gc.get_freeze_count():  # else somebody keeps objects out of all collections, and means it
+            if hasattr(gc, "freeze") and not gc.get_freeze_count():  # else somebody has frozen objects, and means it
                 gc.freeze()
                 gc.unfreeze()  # now they are of the oldest generation, as they would soon be, and nobody looked
             gc.enable()
@@ -138,8 +138,17 @@ def _check_packages_once() -> None:
     """Let the loader read the metadata of a package once, and not twice for each instrumentor in it: ours has nine."""
     loader: Any = sys.modules.get(_LOADER)
     check = getattr(loader, _CHECK, None)
-    if check is not None and not hasattr(check, "cache_info"):
-        setattr(loader, _CHECK, cache(check))
+    if check is None:
+        return
+    found = cache(check)
+
+    def check_once(distribution: Any) -> Any:
+        try:
+            return found(distribution)
+        except TypeError:  # somebody's own kind of distribution, which is no key
+            return check(distribution)
+
+    setattr(loader, _CHECK, check_once)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +48,18 @@ class Rule:
         signs: tuple[str, ...] = (),
     ) -> None:
         self._pattern = pattern
+        self._compiled: re.Pattern[str] | None = None
         self.replacement = replacement
         self.signs = signs
         """Without any of these, in lower case, there is nothing to find; none are digits. To look for them is cheap."""
 
-    @cached_property
+    @property
     def pattern(self) -> re.Pattern[str]:
         """What to look for, compiled when it is first looked for: most processes never meet most of the signs."""
-        return re.compile(self._pattern)
+        # No `cached_property`: that of Python 3.11 has a lock, which the child of a fork may find held for ever.
+        if self._compiled is None:
+            self._compiled = re.compile(self._pattern)
+        return self._compiled
 
 
 def _card(match: re.Match[str]) -> str:

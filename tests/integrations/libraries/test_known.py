@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from voicespan import hooked
+from voicespan import distro, hooked
 from voicespan.distro import VoicespanDistro
 from voicespan.integrations import known
 from voicespan.integrations.known import Library
@@ -68,6 +68,18 @@ def test_opentelemetry_s_instrumentor_waits_for_its_library(monkeypatch: pytest.
     _import(monkeypatch, "a_library")
     assert loaded == [{"exclude_spans": ["send"]}]
     assert "click" in hooked._libraries
+
+
+def test_a_package_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader asks for each instrumentor of a package; one that cannot be remembered is looked through each time."""
+    checked: list[object] = []
+    loader: Any = types.SimpleNamespace(get_dist_dependency_conflicts=checked.append)
+    monkeypatch.setitem(sys.modules, distro._LOADER, loader)
+    distro._check_packages_once()
+    usual, odd = object(), ["not hashable"]
+    for each in (usual, usual, odd, odd):
+        loader.get_dist_dependency_conflicts(each)
+    assert checked == [usual, odd, odd]
 
 
 def test_a_library_that_comes_with_another_s_instrumentor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
