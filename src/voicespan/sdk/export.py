@@ -22,7 +22,7 @@ from voicespan import settings
 from voicespan.breath import Breath
 from voicespan.diagnostics import counters, say
 from voicespan.guard import swallowed
-from voicespan.sdk import scrub
+from voicespan.sdk import retry_info, scrub
 from voicespan.sdk.batch import (
     CLOSED,
     DROPPED,
@@ -258,9 +258,11 @@ class Why:
         self.reason = self._before = ""
         self._passing = False
         self._exporter = exporter
-        self._transport = getattr(getattr(exporter, "_client", None), "_transport", None)
+        self._asked: Any = getattr(getattr(exporter, "_client", None), "_transport", None)
+        """Knows for how long the target has asked to be left alone."""
         with suppress(Exception):  # it may be of another shape
-            heed(self._transport)
+            heed(self._asked)
+            self._asked = self._asked or retry_info.heed(exporter)
         self._hurried = False
         self.thread = 0
         for kind in type(exporter).__mro__:
@@ -279,7 +281,7 @@ class Why:
 
     def refusal(self) -> Refusal:
         """Return why the export has failed."""
-        after_s = getattr(self._transport, "retry_after_s", 0.0)
+        after_s = getattr(self._asked, "retry_after_s", 0.0)
         return Refusal(self.reason or "the exporter does not say why", self._passing, after_s)
 
     def hurry(self) -> None:
@@ -320,7 +322,8 @@ def _listen(module: str, why: Why) -> None:
     listener = _listeners.get(module)
     if listener is None:
         listener = _listeners[module] = _Listener()
-        logging.getLogger(module).addFilter(listener)
+        # Before the exporter's own filter, which keeps back what was logged the last time, too: we would not learn why.
+        logging.getLogger(module).filters.insert(0, listener)
     listener.whys.add(why)
 
 
