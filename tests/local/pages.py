@@ -161,6 +161,11 @@ def expect_count(page: Page, selector: str, count: int) -> None:
     expect(page.locator(selector)).to_have_count(count, timeout=WAIT_MS)
 
 
+def address(page: Page) -> str:
+    """Return where the page is, as it says itself: `page.url` knows only what was told while somebody asked."""
+    return str(page.evaluate("location.href"))
+
+
 def until(true: Callable[[], bool]) -> None:
     """Wait until something is true; the policy of the page forbids to ask it again and again from within."""
     end = time.monotonic() + WAIT_MS / 1000

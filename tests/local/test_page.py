@@ -22,6 +22,7 @@ from .otlp import MS, Trace, request, turn
 from .pages import (
     MANY,
     add,
+    address,
     expect_count,
     fill,
     needs_chromium,
@@ -167,7 +168,7 @@ def test_the_slow_turn_is_two_clicks_away(browser: Browser, receiver: Receiver) 
         page.wait_for_selector("#turn .why")
         assert page.locator("#turn .why").inner_text() == cause(stored)
         assert "measured at the client ± 4 ms" in page.locator("#turn .turn-head p").inner_text()
-        assert f"turn={slow.hex}" in page.url
+        assert f"turn={slow.hex}" in address(page)
         strip = page.locator("#turn .strip").get_attribute("aria-label")
         assert strip is not None
         assert "llm 2.35 s" in strip
@@ -278,7 +279,7 @@ def test_the_address_is_the_view(browser: Browser, receiver: Receiver) -> None:
         assert "within 1.00 s" in page.locator("#figures").inner_text()
         page.locator("#filter-outcome").select_option("interrupted")
         expect_count(page, "#list tbody tr", 1)
-        assert "outcome=interrupted" in page.url
+        assert "outcome=interrupted" in address(page)
         page.reload()
         page.wait_for_selector("body.loaded")
         assert page.locator("#list tbody tr").get_attribute("data-turn") == other.hex
@@ -305,11 +306,11 @@ def test_keys_walk_through_the_slow_turns(browser: Browser, receiver: Receiver) 
         page.wait_for_selector("#said:has-text('Trace id copied')")
         assert page.evaluate("navigator.clipboard.readText()") == second.hex
         page.keyboard.press("Escape")
-        assert "turn=" not in page.url
+        assert "turn=" not in address(page)
         for key, view in (("2", "sessions"), ("3", "runs"), ("4", "open"), ("5", "traces"), ("1", "turns")):
             page.keyboard.press(key)
             page.wait_for_selector(f"#views a[data-to={view}][aria-current=page]")
-            assert ("view=" in page.url) == (view != "turns")
+            assert ("view=" in address(page)) == (view != "turns")
         page.wait_for_selector("#list tbody tr")
         page.locator("#plot").focus()
         for key, expected in (("ArrowRight", first), ("ArrowRight", second), ("ArrowLeft", first)):
@@ -395,7 +396,7 @@ def test_a_refresh_disturbs_no_hand(browser: Browser, receiver: Receiver) -> Non
         assert page.locator("#list tbody tr").count() == 9
         page.mouse.move(left + width * 0.6, top + 40, steps=4)
         page.mouse.up()
-        until(lambda: "from=" in page.url and "to=" in page.url)
+        until(lambda: "from=" in address(page) and "to=" in address(page))
         page.locator("#unzoom").click()
         expect_count(page, "#list tbody tr", 10)
 
@@ -496,7 +497,7 @@ def test_a_stage_can_have_a_limit_of_its_own(browser: Browser, receiver: Receive
         page.locator("#objective").fill("200")
         page.locator("#objective").press("Enter")
         page.wait_for_selector("#plot-words:has-text('within 200 ms')")
-        assert "limits=llm.200" in page.url
+        assert "limits=llm.200" in address(page)
         page.locator("#of").select_option("response")
         page.wait_for_selector("#plot-words:has-text('within 600 ms')")
         assert page.locator("#objective").input_value() == "600"
@@ -515,7 +516,7 @@ def test_arrow_keys_scroll_where_there_is_no_list(browser: Browser, receiver: Re
         for _ in range(4):
             page.keyboard.press("ArrowDown")
         until(lambda: page.locator("#turn").evaluate("(turn) => turn.scrollTop") > 0)
-        assert first.hex in page.url
+        assert first.hex in address(page)
         page.locator(f"#list tr[data-turn='{first.hex}'] a").first.focus()
         page.keyboard.press("ArrowDown")
         page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
@@ -525,11 +526,11 @@ def test_arrow_keys_scroll_where_there_is_no_list(browser: Browser, receiver: Re
         page.get_by_role("button", name="close", exact=True).click()
         page.keyboard.press("k")
         page.wait_for_timeout(200)
-        assert second.hex in page.url
+        assert second.hex in address(page)
         page.reload()
         page.wait_for_selector("body.loaded")
         page.keyboard.press("2")
-        assert "view=" not in page.url
+        assert "view=" not in address(page)
         page.keyboard.press("Escape")
         page.wait_for_selector("#turn", state="hidden")
 
@@ -582,7 +583,7 @@ def test_clear_shows_what_comes_from_now_on(browser: Browser, receiver: Receiver
     with opened(browser, receiver) as page:
         page.locator("#clear-live").click()
         page.wait_for_selector("#hidden-count:has-text('2 turns hidden')")
-        assert "from=" in page.url
+        assert "from=" in address(page)
         page.wait_for_selector("#list:has-text('No turn matches')")
         new = recent(0, ago_s=-1)
         add(receiver, new)
@@ -590,7 +591,7 @@ def test_clear_shows_what_comes_from_now_on(browser: Browser, receiver: Receiver
         page.wait_for_selector("#hidden-count:has-text('2 turns hidden')")
         page.get_by_role("button", name="undo").click()
         expect_count(page, "#list tbody tr", 3)
-        assert "from=" not in page.url
+        assert "from=" not in address(page)
         assert not page.locator("#hidden-count").is_visible()
 
 
@@ -606,7 +607,7 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         page.locator("#filter-worker").select_option("tts-9")
         expect_count(page, "#list tbody tr", 2)
         page.wait_for_selector("#hidden-count:has-text('2 turns hidden by filters')")
-        assert "worker=tts-9" in page.url
+        assert "worker=tts-9" in address(page)
         page.locator("#clear").click()
         page.locator("#filter-run").select_option(label="first")
         page.wait_for_selector(f"#list tr[data-turn='{slow.hex}']")
@@ -615,7 +616,7 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         page.locator("#filter-stage").select_option("llm")
         page.locator("input[name=over]").fill("500")
         expect_count(page, "#list tbody tr", 3)
-        assert "stage=llm&over=500" in page.url
+        assert "stage=llm&over=500" in address(page)
         page.locator("input[name=over]").fill("")
         expect_count(page, "#list tbody tr", 4)
         page.locator("#sort").select_option("llm")
@@ -625,9 +626,9 @@ def test_filters_choose_worker_run_and_stage(browser: Browser, receiver: Receive
         page.wait_for_selector("body.loaded")
         assert page.locator("#filter-worker").input_value() == "gone"
         page.locator("#filter-last").select_option("60")
-        until(lambda: "last=60" in page.url)
-        assert "from=" not in page.url
-        assert "to=" not in page.url
+        until(lambda: "last=60" in address(page))
+        assert "from=" not in address(page)
+        assert "to=" not in address(page)
 
 
 @needs_chromium
@@ -641,9 +642,9 @@ def test_what_is_typed_is_asked_for_at_rest(browser: Browser, receiver: Receiver
         for typed in ("o", "ot", "oth"):
             search.fill(typed)
             page.clock.run_for(200)
-            assert "search=" not in page.url
+            assert "search=" not in address(page)
         page.clock.run_for(100)
-        until(lambda: "search=oth" in page.url)
+        until(lambda: "search=oth" in address(page))
         expect_count(page, "#list tbody tr", 1)
 
 

@@ -24,7 +24,7 @@ from voicespan.local.server import Receiver
 from voicespan.local.words import cause
 
 from .otlp import MS, Trace, log, log_request, metrics_request, pairs
-from .pages import add, demo, expect_count, fill, needs_chromium, opened, painted, recent, until
+from .pages import add, address, demo, expect_count, fill, needs_chromium, opened, painted, recent, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,9 +122,9 @@ def test_turn_leads_to_the_one_that_interrupted_it(browser: Browser, receiver: R
         page.wait_for_selector(f"#turn .foot code:text-is('{old.hex}')")
         page.get_by_role("link", name="its session").click()
         page.wait_for_selector("#conversation .spoken li.on")
-        assert "view=sessions" in page.url
-        assert "call=call-1" in page.url
-        assert f"turn={old.hex}" in page.url
+        assert "view=sessions" in address(page)
+        assert "call=call-1" in address(page)
+        assert f"turn={old.hex}" in address(page)
 
 
 def test_other_links_lead_on(browser: Browser, receiver: Receiver) -> None:
@@ -144,10 +144,10 @@ def test_opened_span_is_in_the_address(browser: Browser, receiver: Receiver) -> 
     add(receiver, trace)
     with opened(browser, receiver, f"/?turn={trace.hex[:9]}") as page:
         page.wait_for_selector("#turn .row")
-        until(lambda: f"turn={trace.hex}" in page.url)
+        until(lambda: f"turn={trace.hex}" in address(page))
         page.get_by_role("button", name="llm.ttft").click()
         page.wait_for_selector("#turn .details")
-        assert f"span={trace.spans[6][2].span_id.hex()}" in page.url
+        assert f"span={trace.spans[6][2].span_id.hex()}" in address(page)
         add(receiver, recent(2))
         expect_count(page, "#list tbody tr", 2)
         page.wait_for_timeout(300)
@@ -157,7 +157,7 @@ def test_opened_span_is_in_the_address(browser: Browser, receiver: Receiver) -> 
         page.wait_for_selector("#turn .details:has-text('voice.critical_path')")
         page.keyboard.press("]")
         page.wait_for_selector(f"#turn .foot code:not(:text-is('{trace.hex}'))")
-        assert "span=" not in page.url
+        assert "span=" not in address(page)
 
 
 def test_newest_turn_is_followed(browser: Browser, receiver: Receiver) -> None:
@@ -167,7 +167,7 @@ def test_newest_turn_is_followed(browser: Browser, receiver: Receiver) -> None:
         assert page.locator("#turn h2").inner_text().startswith("Turn 1")
         add(receiver, recent(2))
         page.wait_for_selector("#turn h2:has-text('Turn 2')")
-        assert "turn=last" in page.url
+        assert "turn=last" in address(page)
 
 
 def test_closed_turn_stays_closed(browser: Browser, receiver: Receiver) -> None:
@@ -396,11 +396,11 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
         page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
         page.keyboard.press("Escape")
         page.wait_for_selector("#turn", state="hidden")
-        assert "call=call-1" in page.url
+        assert "call=call-1" in address(page)
         page.keyboard.press("Escape")
         page.locator("#sessions tr[data-call='call-1'] td").first.click()
         page.wait_for_selector("#conversation .lanes")
-        assert "call=call-1" in page.url
+        assert "call=call-1" in address(page)
         assert page.locator(".quiet-time").count() == 3
         assert page.locator(".spoken li .sentence").count() == 3
         slow = page.locator(".quiet-time").nth(1)
@@ -414,7 +414,7 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
         wide = box(page, ".lanes")
         page.get_by_role("button", name="Show it larger").click()
         until(lambda: box(page, ".lanes")[1] - box(page, ".lanes")[0] > 1.8 * (wide[1] - wide[0]))
-        assert "zoom=2" in page.url
+        assert "zoom=2" in address(page)
         # Each bar can be pointed at, and opens its turn.
         for bar, words in (
             (".talk.user .voice", "user speaks 2.00 s"),
@@ -438,7 +438,7 @@ def test_session_is_a_conversation(browser: Browser, receiver: Receiver) -> None
         page.wait_for_selector(f"#turn .foot code:text-is('{first.hex}')")
         page.locator(".spoken li").nth(1).click(position={"x": 5, "y": 5})
         page.wait_for_selector(f"#turn .foot code:text-is('{second.hex}')")
-        assert f"turn={second.hex}" in page.url
+        assert f"turn={second.hex}" in address(page)
         assert page.locator(".turn-area.on").get_attribute("data-turn") == second.hex
         page.keyboard.press("j")
         page.wait_for_selector(f"#turn .foot code:text-is('{third.hex}')")
@@ -483,7 +483,7 @@ def test_long_session_shows_where_one_is(browser: Browser, receiver: Receiver) -
         assert page.locator(f".spoken li[data-turn='{newest}']").count() == 1
         pages.get_by_role("link", name="earlier").click()
         page.wait_for_selector(".pages:has-text('turns 200 to 699 of 1,199')")
-        assert "first=199" in page.url
+        assert "first=199" in address(page)
         pages.get_by_role("link", name="first").click()
         page.wait_for_selector(".pages:has-text('turns 1 to 500')")
         page.locator(f".spoken li[data-turn='{early}'] a").first.click()
@@ -589,7 +589,7 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
         latency = page.locator("#compare tr", has=page.get_by_role("rowheader", name="heard silence", exact=True))
         assert "+400 ms" in latency.inner_text()
         page.get_by_role("button", name="slow ones (p95)").click()
-        until(lambda: "rank=p95" in page.url)
+        until(lambda: "rank=p95" in address(page))
         page.wait_for_selector("#compare tr:has-text('heard silence'):has-text('too few turns')")  # forty tell no p95
         # The other way round
         page.get_by_role("radio", name="before is now").check()
@@ -597,7 +597,7 @@ def test_two_runs_are_compared(browser: Browser, receiver: Receiver) -> None:
         page.wait_for_selector("#compare .why:has-text('400 ms shorter')")
         page.get_by_role("link", name="see the turns").click()
         expect_count(page, "#list tbody tr", 40)
-        assert "against=run" in page.url
+        assert "against=run" in address(page)
 
 
 def test_a_run_is_compared_with_the_one_before_it(browser: Browser, receiver: Receiver) -> None:
@@ -709,7 +709,7 @@ def test_figures_are_compared_with_the_time_before(browser: Browser, receiver: R
         page.locator("#filter-last").select_option("15")
         page.locator("#filter-against").select_option("before")
         page.wait_for_selector("#figures .change.worse:has-text('+400 ms')")
-        assert "against=before" in page.url
+        assert "against=before" in address(page)
 
 
 def test_figures_say_how_soon_the_agent_is_silenced(browser: Browser, receiver: Receiver) -> None:
@@ -721,7 +721,7 @@ def test_figures_say_how_soon_the_agent_is_silenced(browser: Browser, receiver: 
         assert f"{silenced[0] / 1e6:.0f} ms" in figure.inner_text()
         figure.click()
         page.wait_for_selector("#plot-words:has-text('turns without silenced within')")
-        assert "of=silenced" in page.url
+        assert "of=silenced" in address(page)
         assert painted(page) == len(silenced)
 
 
