@@ -175,17 +175,17 @@ class BackgroundRecorder:
             os.register_at_fork(after_in_child=_weakly(self))
 
     def _mint_anew(self) -> None:
-        """Take other ids than the parent of a fork."""
+        """Begin with ids that nobody else has: also in the child of a fork."""
         bits = random.Random().getrandbits  # noqa: S311 - trace ids need no secrecy
-        self._new_trace_id = partial(bits, 128)
-        self.new_span_id: Callable[[], int] = partial(bits, 64)
-        """Returns a fresh 64-bit span id. It is the one that means none, 0, once in 2**64 times."""
+        self._new_trace_id: Callable[[], int] = lambda: bits(128) or 1
+        self.new_span_id: Callable[[], int] = lambda: bits(64) or 1
+        """Returns a fresh 64-bit span id; 0 would mean none. A method would take half as long again."""
 
     # What sessions need
 
     def mint(self, session_id: str) -> tuple[int, int, bool]:
         """Return a new trace id, the id of its root span, and the sampling decision of the provider's sampler."""
-        trace_id, span_id = self._new_trace_id() or 1, self.new_span_id()
+        trace_id, span_id = self._new_trace_id(), self.new_span_id()
         provider = self._provider()
         if provider is None:
             return trace_id, span_id, self.enabled
