@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -239,8 +240,9 @@ def test_the_machine_alone() -> None:
     service = Service(
         "", command=words[words.index("--") + 1 :], **environ | {"VOICESPAN_PROMETHEUS_PORT": str(port)}
     )  # fmt: skip
+    share = promql.series(n.METRIC_SYSTEM_CPU_UTILIZATION)
     try:
-        text = scraped(port)
+        text = scraped(port, with_line=share)  # a share needs time to have passed since the process began
     finally:
         service.process.terminate()
         done = service.finish()
@@ -249,16 +251,17 @@ def test_the_machine_alone() -> None:
     assert done.err == ""
 
 
-def scraped(port: int) -> str:
-    """What a process shows on its port, once it does."""
+def scraped(port: int, with_line: str = "") -> str:
+    """What a process shows on its port, once it does, and once a line begins with these words."""
     until = time.monotonic() + 30
-    while True:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+    text = ""
+    while time.monotonic() < until:
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = str(answer.read().decode())
+            if f"\n{with_line}" in text:
+                return text
+        time.sleep(0.1)
+    raise AssertionError(text or "nothing answered")
 
 
 # What is said when something is wrong
