@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 
-from voicespan import choice, settings
+from voicespan import choice, collection, settings
 from voicespan.diagnostics import say
 from voicespan.integrations import known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import MutableMapping
 
     from opentelemetry.trace import Tracer
     from opentelemetry.util._importlib_metadata import EntryPoint
@@ -77,7 +75,7 @@ class VoicespanConfigurator:
         loaded.add(choice.CONFIGURATOR)
         try:
             if _wanted():
-                with _without_collection():
+                with collection.held():
                     _start(kwargs.get("auto_instrumentation_version"))
         except Exception as error:
             say("start", f"could not start, so the service runs without telemetry: {error!r}")
@@ -101,21 +99,6 @@ def _start(auto_instrumentation_version: str | None) -> None:
         from voicespan.stagemap.install import install_file
 
         install_file(stages)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Hold garbage collection: modules are many objects that all stay; looking through them is a tenth of a start."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            if hasattr(gc, "freeze") and not gc.get_freeze_count():  # else somebody has frozen objects, and means it
-                gc.freeze()
-                gc.unfreeze()  # now they are of the oldest generation, as they would soon be, and nobody looked
-            gc.enable()
 
 
 def setup_tracing(service_name: str | None = None) -> Tracer:

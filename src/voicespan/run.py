@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from voicespan import choice
+from voicespan import auto_instrumentation, choice
 from voicespan.diagnostics import say
 
 if TYPE_CHECKING:
@@ -107,13 +106,9 @@ def environment(environ: Mapping[str, str], service_name: str | None, endpoint: 
 
 def _python_path(before: str) -> list[str]:
     """Put the directory first whose `sitecustomize` starts everything, as opentelemetry-instrument does."""
-    spec = find_spec("opentelemetry.instrumentation.auto_instrumentation")
-    assert spec is not None
-    assert spec.origin is not None
-    start = str(Path(spec.origin).parent)
-    others = [path for path in before.split(os.pathsep) if path and path != start]
+    others = [path for path in before.split(os.pathsep) if path and path != auto_instrumentation.DIRECTORY]
     here = str(Path.cwd())
-    return [start, *([] if here in others else [here]), *others]
+    return [auto_instrumentation.DIRECTORY, *([] if here in others else [here]), *others]
 
 
 def other_python(command: str) -> str | None:

@@ -163,6 +163,35 @@ def test_garbage_collection_is_as_it_was_after_the_start() -> None:
     assert run(script.format(before="gc.freeze()"), (), **quiet).out == "True True True\n"
 
 
+def test_garbage_collection_is_held_from_the_first_module_on() -> None:
+    """Also while OpenTelemetry's loader works, which `voicespan run` has started; nothing that it starts is started so.
+
+    Afterwards all is as before, also where it fails, and what the service starts is instrumented too.
+    """
+    script = """
+        import gc, os, subprocess, sys
+        from opentelemetry.instrumentation import auto_instrumentation as theirs
+        from voicespan import auto_instrumentation as ours
+        path = os.environ["PYTHONPATH"]
+
+        def fails():
+            print(gc.isenabled(), ours.DIRECTORY in os.environ["PYTHONPATH"])
+            raise OSError
+
+        theirs.initialize = fails
+        try:
+            ours.initialize()
+        except OSError:
+            print(gc.isenabled(), os.environ["PYTHONPATH"] == path)
+        asked = "from voicespan.distro import loaded; print(sorted(loaded))"
+        print(subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout, end="")
+    """
+    done = run(script, RUN, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")
+    assert done.out.splitlines() == [
+        "False False", "True True", "['OTEL_PYTHON_CONFIGURATOR', 'OTEL_PYTHON_DISTRO']",
+    ]  # fmt: skip
+
+
 def test_the_loader_reads_the_metadata_of_a_package_once() -> None:
     """Not twice for each of its instrumentors, of which ours has nine."""
     script = """
