@@ -64,14 +64,15 @@ def finish_late(record: TurnRecord, stage: StageRecord, new_span_id: Callable[[]
 class _Finisher:
     """Builds the spans of one turn; one method per part of the tree."""
 
-    __slots__ = ("by_key", "end_ns", "failure", "new_span_id", "offset_ns", "outcome", "reason", "record", "root",
-                 "silence", "spans", "speech_end_ns")  # fmt: skip
+    __slots__ = ("by_key", "created_ns", "end_ns", "failed", "failure", "new_span_id", "offset_ns", "outcome",
+                 "reason", "recognized", "record", "root", "silence", "spans", "speech_end_ns")  # fmt: skip
 
     def __init__(self, record: TurnRecord, new_span_id: Callable[[], int]) -> None:
         self.record = record
         self.new_span_id = new_span_id
         self.offset_ns = record.wall_offset_ns
-        self.failure = unmended(record)
+        self._look_over()
+        self.failure = unmended(record) if self.failed else None
         self.outcome, self.reason = outcome(record, self.failure)
         onset_ns = record.onset_ns + self.offset_ns
         self.root = FinishedSpan(n.SPAN_TURN, record.span_id, None, onset_ns, onset_ns, "internal", None, {})
@@ -82,13 +83,26 @@ class _Finisher:
         self.speech_end_ns = speech_end[0]
         self.silence = silence(record, self.outcome, speech_end)
 
+    def _look_over(self) -> None:
+        """Note what is asked of all stages: whether one failed, whether one recognized, and when the first answered."""
+        failed, recognized, created_ns = self.record.failure is not None, False, None
+        for stage in self.record.stages:
+            if stage.failure is not None:
+                failed = True
+            component = stage.component
+            if component == "asr":
+                recognized = True
+            elif component in _GENERATES and (created_ns is None or stage.start_ns < created_ns):
+                created_ns = stage.start_ns
+        self.failed, self.recognized, self.created_ns = failed, recognized, created_ns
+
     def turn(self) -> FinishedTurn:
         """Put the tree together."""
         record = self.record
         spoken = record.trigger is None and record.input == "speech"
         if spoken:
             self._vad()
-            if record.transcript_ns is not None and not _has(record, "asr"):
+            if record.transcript_ns is not None and not self.recognized:
                 self._implicit_asr(record.transcript_ns)
         for stage in record.stages:
             if stage.component != "tool" or not _outlives(record, stage):
@@ -134,15 +148,15 @@ class _Finisher:
     def _implicit_asr(self, transcript_ns: int) -> None:
         """A transcript without a stage of its own: the recognizer heard the user from the onset on."""
         asr = self._add(n.SPAN_ASR, self.record.onset_ns, transcript_ns, self.root, {n.VOICE_COMPONENT: "asr"})
-        self._finalize(asr)
+        self._finalize(asr, {})
 
-    def _finalize(self, asr: FinishedSpan) -> None:
+    def _finalize(self, asr: FinishedSpan, same: dict[str, AttributeValue]) -> None:
         record = self.record
         if record.transcript_ns is None or not speech_end_known(record):
             return
         start_ns = self.speech_end_ns
         end_ns = max(start_ns, record.transcript_ns)
-        self._add(n.SPAN_ASR_FINALIZE, start_ns, end_ns, asr, _identity(asr.attributes), n.SPAN_ASR_FINALIZE)
+        self._add(n.SPAN_ASR_FINALIZE, start_ns, end_ns, asr, same, n.SPAN_ASR_FINALIZE)
         self.by_key[n.SPAN_ASR] = asr
 
     def _stage(self, stage: StageRecord) -> None:
@@ -155,7 +169,7 @@ class _Finisher:
             return
         if stage.component == "asr":
             if first_ns == record.transcript_ns:
-                self._finalize(span)
+                self._finalize(span, _identity(span.attributes))
         elif stage.component == "llm":
             self._llm(stage, span, first_ns)
         else:
@@ -303,7 +317,7 @@ class _Finisher:
         elif self.outcome == "timeout":
             attributes[n.ERROR_TYPE] = "timeout"
             root.error = ""
-        elif self.outcome == "completed" and _recovered(record):
+        elif self.outcome == "completed" and self.failed and _recovered(record):
             attributes[n.VOICE_TURN_RECOVERED] = True
         heard_ns = record.playback.first_heard_ns
         if record.media_up_ns is not None and heard_ns is not None:
@@ -327,12 +341,8 @@ class _Finisher:
             transcript_ns = record.partial_ns
         if transcript_ns is not None:
             events.append(Event(n.EVENT_FIRST_TRANSCRIPT, transcript_ns + offset_ns, _PLAIN))
-        created_ns = None
-        for stage in record.stages:
-            if stage.component in _GENERATES and (created_ns is None or stage.start_ns < created_ns):
-                created_ns = stage.start_ns
-        if created_ns is not None:
-            events.append(Event(n.EVENT_RESPONSE_CREATED, created_ns + offset_ns, _PLAIN))
+        if self.created_ns is not None:
+            events.append(Event(n.EVENT_RESPONSE_CREATED, self.created_ns + offset_ns, _PLAIN))
         events.sort(key=_TIME)
         return tuple(events)
 
@@ -356,14 +366,6 @@ def _reply_end(record: TurnRecord) -> int | None:
         reported_ns = playback.stopped_ns
         return reported_ns if reported_ns is not None and reported_ns >= record.barge_in.detected_ns else silent_ns
     return min(playback.out_ns, record.closed_ns) if record.closed_ns else playback.out_ns
-
-
-def _has(record: TurnRecord, component: str) -> bool:
-    """Whether there was such a stage."""
-    for stage in record.stages:  # noqa: SIM110
-        if stage.component == component:
-            return True
-    return False
 
 
 def _recovered(record: TurnRecord) -> bool:
