@@ -46,12 +46,12 @@ class Bar:
             return NOT_MEASURED
 
 
-def at_most(name: str, bar: float) -> Callable[[Found], Finding]:
-    """Judge a ratio of the script's `ratios`."""
+def at_most(name: str, bar: float, of: str = "pairs") -> Callable[[Found], Finding]:
+    """Judge a ratio of the script's `ratios`; `of` says what it is the median of."""
 
     def judge(found: Found) -> Finding:
         ratio = Ratio.read(found["ratios"][name])
-        return Finding(_words(ratio), ratio.at_most(bar))
+        return Finding(_words(ratio, of), ratio.at_most(bar))
 
     return judge
 
@@ -66,8 +66,8 @@ def at_least(name: str, bar: float) -> Callable[[Found], Finding]:
     return judge
 
 
-def _words(ratio: Ratio) -> str:
-    return f"{ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g}, {ratio.pairs} pairs)"
+def _words(ratio: Ratio, of: str = "pairs") -> str:
+    return f"{ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g}, {ratio.pairs} {of})"
 
 
 def _said(met: bool, today: str) -> Finding:
@@ -140,14 +140,14 @@ BARS = (
         "recording one plain turn (twelve spans), on the calling thread",
         "at most 1/8 (0.125) of the plain SDK",
         "recording",
-        at_most("caller", EIGHTH),
+        at_most("caller", EIGHTH, of="processes"),
         is_ratio=True,
     ),
     Bar(
         "the same, all CPU until OTLP bytes, redaction on",
         "at most 1/6 (0.167) of the plain SDK, which does not redact",
         "recording",
-        at_most("all_cpu", SIXTH),
+        at_most("all_cpu", SIXTH, of="processes"),
         is_ratio=True,
     ),
     Bar(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bars import Found
 
 BRIEF = {
-    "recording": ("--rounds", "75"),
+    "recording": ("--processes", "7"),
     "frames": (),
     "startup": (),
     "ingest": ("--brief",),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 
 from voicespan import diagnostics
-from voicespan.emit import BackgroundRecorder
+from voicespan.emit import IN_A_ROW, BackgroundRecorder
 from voicespan.sessions import Session
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from voicespan.finished import FinishedTurn
 
 
 @pytest.fixture
@@ -158,6 +161,47 @@ class Idle(BackgroundRecorder):
 
     def _start(self) -> None:
         """Do without a thread."""
+
+
+def test_turns_that_end_together_are_emitted_in_order(exported: InMemorySpanExporter) -> None:
+    """All of those that wait are, each once; one that cannot be takes no other with it."""
+    recorder = Idle()
+    turns = []
+    for _ in range(2 * IN_A_ROW + 3):
+        with Session(recorder, "call-1") as session:
+            turns.append(session.agent_turn("say"))
+    broken = turns[4].trace_id
+
+    def fails(turn: FinishedTurn) -> None:
+        if turn.trace_id == broken:
+            raise OSError
+
+    recorder.watch = fails
+    recorder.drain()
+    emitted = [span.context.trace_id for span in exported.get_finished_spans() if span.context is not None]
+    assert emitted == [turn.trace_id for turn in turns if turn.trace_id != broken]
+
+
+def test_what_is_finished_and_not_emitted_at_the_end_is_counted(exported: InMemorySpanExporter) -> None:
+    """Where the end comes in the middle of it: what was said to be lost is not sent, all the rest is."""
+    recorder = Idle()
+    with Session(recorder, "call-1") as session:
+        for _ in range(2 * IN_A_ROW):
+            session.agent_turn("say")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def waits(turn: FinishedTurn) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    recorder.watch = waits
+    thread = threading.Thread(target=recorder.drain)
+    thread.start()
+    begun.wait(30)
+    assert recorder.shut_down(0.05) == 2 * IN_A_ROW - 1
+    go_on.set()
+    thread.join()
+    assert len(exported.get_finished_spans()) == 1
 
 
 @pytest.mark.covers("C-Q09", "E-Q05")

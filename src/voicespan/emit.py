@@ -56,6 +56,8 @@ SWEEP_S = 0.1
 """How often open turns are looked at for their end."""
 MAX_OPEN_TURNS = 20_000
 MAX_CLOSED_TURNS = 10_000
+IN_A_ROW = 16
+"""So many turns are finished before they are emitted: what either works with stays in the processor's caches."""
 _SAMPLES_EVERYTHING = (ALWAYS_ON, DEFAULT_ON)
 """A turn has no parent, so the parent-based default asks nothing but its root sampler."""
 _KINDS = {
@@ -162,6 +164,7 @@ class BackgroundRecorder:
         self._sdk: TracerProvider | None = None
         self._open: dict[int, Turn] = {}
         self._closed: deque[Callable[[], None]] = deque()
+        self._finished: deque[FinishedTurn] = deque()
         self._wake = threading.Event()
         self._resting = False
         """The recorder's thread waits until it is woken."""
@@ -226,7 +229,7 @@ class BackgroundRecorder:
     def late(self, record: TurnRecord, stage: StageRecord) -> None:
         """Emit a tool that ended after its turn."""
         if self.enabled and record.sampled:
-            self._take(lambda: self._emit(finish_late(record, stage, self.new_span_id)))
+            self._take(lambda: self._finished.append(finish_late(record, stage, self.new_span_id)))
 
     def began(self, session: Session) -> None:
         """Count the session, and watch the event loop that it lives in."""
@@ -279,7 +282,7 @@ class BackgroundRecorder:
             self._wake.set()
 
     def _closed_turn(self, turn: Turn) -> None:
-        """Record what a turn that is over tells, and emit it where it is sampled."""
+        """Record what a turn that is over tells; where it is sampled it is to be emitted."""
         record, session = turn.record, turn.session
         finished = None
         measured = instruments.wanted()
@@ -296,7 +299,16 @@ class BackgroundRecorder:
             session.tally.add(finished)
             measure(finished, gen_ai=session.gen_ai_metrics)
         if record.sampled:
-            self._emit(finished)
+            self._finished.append(finished)
+
+    def _emit_finished(self, breath: Breath | None) -> None:
+        while self._finished and not self._over:
+            try:
+                self._emit(self._finished.popleft())
+            except Exception as error:
+                swallowed("emit", error)
+            if breath is not None:
+                breath.take()
 
     def _emit(self, turn: FinishedTurn) -> None:
         emitter = self._emitter()
@@ -368,14 +380,17 @@ class BackgroundRecorder:
         if not self._emit_lock.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
             return
         try:
-            breath = Breath()
+            # A service may end a thousand turns at once. At its own end time is short.
+            breath, in_a_row = (Breath(), IN_A_ROW) if until_s == math.inf else (None, 1)
             while self._closed and not self._over and time.monotonic() < until_s:
                 work = self._closed.popleft()
                 try:
                     work()
                 except Exception as error:
                     swallowed("finish", error)
-                if until_s == math.inf:  # a service may end a thousand turns at once; at its own end time is short
+                if len(self._finished) >= in_a_row or not self._closed:
+                    self._emit_finished(breath)
+                if breath is not None:
                     breath.take()
         finally:
             self._emit_lock.release()
@@ -401,7 +416,7 @@ class BackgroundRecorder:
                 break
             session.shut_down(now_ns)
             self.drain(until_s)
-        left = len(self._open) + len(self._closed)
+        left = len(self._open) + len(self._closed) + len(self._finished)
         if left:
             self._over = True  # what is said to be lost is not sent all the same
             diagnostics.counters.add("turn.lost.exit", left)
@@ -411,6 +426,7 @@ class BackgroundRecorder:
         """Start clean in the child: the parent reports the turns that were open."""
         self._open = {}
         self._closed = deque()
+        self._finished = deque()
         self._wake = threading.Event()
         self._start_lock = threading.Lock()
         self._emit_lock = threading.Lock()
