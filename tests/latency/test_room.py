@@ -138,20 +138,13 @@ class Worker:
         return sorted(found(), key=lambda turn: turn.start_ns)
 
 
-@pytest.fixture(scope="module")
-def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A worker that waits for calls."""
-    folder = tmp_path_factory.mktemp("worker")
+@contextmanager
+def working(server: dict[str, str], folder: Path, mode: str) -> Iterator[Worker]:
+    """Have a worker wait for calls."""
     with Receiver(port=0, database=folder / "turns.db") as receiver:
         made = Worker(folder, receiver)
-        command: list[str | Path] = [
-            VOICESPAN,
-            "run",
-            "--",
-            sys.executable,
-            ROOT / "tests/latency/room_agent.py",
-            "start",
-        ]
+        agent = ROOT / "tests/latency/room_agent.py"
+        command: list[str | Path] = [VOICESPAN, "run", "--", sys.executable, agent, mode]
         with made.log.open("wb") as output:
             process = subprocess.Popen(command, env=os.environ | server | made.environ, stdout=output, stderr=output)
         try:
@@ -163,6 +156,13 @@ def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
                 process.wait(30)
             finally:
                 process.kill()
+
+
+@pytest.fixture(scope="module")
+def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker as it runs in production."""
+    with working(server, tmp_path_factory.mktemp("worker"), "start") as made:
+        yield made
 
 
 def call(server: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
@@ -216,6 +216,15 @@ def test_calls_at_once(server: dict[str, str], worker: Worker) -> None:
     held = {each["room"] for each in worker.answers()[before:]}
     assert {each["room"] for each in outcomes(done)} == held
     assert len(held) == 2
+
+
+def test_a_worker_under_development(server: dict[str, str], tmp_path: Path) -> None:
+    """With `dev`, which watches the files and has the worker in a process of its own, turns come just the same."""
+    with working(server, tmp_path, "dev") as worker:
+        done = call(server, "--calls", "1", "--agent", AGENT, "--target", "5000")
+        assert done.returncode == 0, done.stderr
+        (answer,) = worker.answers()
+        assert [turn.outcome for turn in worker.turns(answer["room"], 2)] == ["completed", "completed"]
 
 
 def test_nobody_comes(server: dict[str, str], worker: Worker) -> None:
