@@ -115,11 +115,11 @@ def rooms(environ: dict[str, str]) -> dict[str, int] | None:
 class Worker:
     """A worker under `voicespan run`: what its agent did, and the turns that came of it."""
 
-    def __init__(self, folder: Path, receiver: Receiver) -> None:
+    def __init__(self, folder: Path, receiver: Receiver, agent: str) -> None:
         self.log, self._truth, self._receiver = folder / "worker.log", folder / "truth.jsonl", receiver
         self._truth.touch()
         self.environ = {
-            "AGENT_TRUTH": str(self._truth), "AGENT_NAME": AGENT,
+            "AGENT_TRUTH": str(self._truth), "AGENT_NAME": agent,
             "OTEL_SERVICE_NAME": "desk", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
         }  # fmt: skip
 
@@ -139,12 +139,12 @@ class Worker:
 
 
 @contextmanager
-def working(server: dict[str, str], folder: Path, mode: str) -> Iterator[Worker]:
-    """Have a worker wait for calls."""
+def working(server: dict[str, str], folder: Path, mode: str, agent: str) -> Iterator[Worker]:
+    """Have a worker wait for calls of its agent."""
     with Receiver(port=0, database=folder / "turns.db") as receiver:
-        made = Worker(folder, receiver)
-        agent = ROOT / "tests/latency/room_agent.py"
-        command: list[str | Path] = [VOICESPAN, "run", "--", sys.executable, agent, mode]
+        made = Worker(folder, receiver, agent)
+        script = ROOT / "tests/latency/room_agent.py"
+        command: list[str | Path] = [VOICESPAN, "run", "--", sys.executable, script, mode]
         with made.log.open("wb") as output:
             process = subprocess.Popen(command, env=os.environ | server | made.environ, stdout=output, stderr=output)
         try:
@@ -161,7 +161,7 @@ def working(server: dict[str, str], folder: Path, mode: str) -> Iterator[Worker]
 @pytest.fixture(scope="module")
 def worker(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker as it runs in production."""
-    with working(server, tmp_path_factory.mktemp("worker"), "start") as made:
+    with working(server, tmp_path_factory.mktemp("worker"), "start", AGENT) as made:
         yield made
 
 
@@ -220,8 +220,8 @@ def test_calls_at_once(server: dict[str, str], worker: Worker) -> None:
 
 def test_a_worker_under_development(server: dict[str, str], tmp_path: Path) -> None:
     """With `dev`, which watches the files and has the worker in a process of its own, turns come just the same."""
-    with working(server, tmp_path, "dev") as worker:
-        done = call(server, "--calls", "1", "--agent", AGENT, "--target", "5000")
+    with working(server, tmp_path, "dev", "apprentice") as worker:
+        done = call(server, "--calls", "1", "--agent", "apprentice", "--target", "5000")
         assert done.returncode == 0, done.stderr
         (answer,) = worker.answers()
         assert [turn.outcome for turn in worker.turns(answer["room"], 2)] == ["completed", "completed"]

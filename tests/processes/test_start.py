@@ -192,6 +192,16 @@ def test_garbage_collection_is_held_from_the_first_module_on() -> None:
     ]  # fmt: skip
 
 
+def test_who_imports_all_modules_starts_nothing() -> None:
+    """The module that Python imports by itself at its start does nothing under the name that it has in the package."""
+    script = """
+        import voicespan.auto_instrumentation.sitecustomize
+        from opentelemetry.trace import get_tracer_provider
+        print(type(get_tracer_provider()).__name__)
+    """
+    assert run(script, (), OTEL_PYTHON_DISTRO="voicespan").out == "ProxyTracerProvider\n"
+
+
 def test_the_loader_reads_the_metadata_of_a_package_once() -> None:
     """Not twice for each of its instrumentors, of which ours has nine."""
     script = """

@@ -2,4 +2,5 @@
 
 from voicespan.auto_instrumentation import initialize
 
-initialize()
+if __name__ == "sitecustomize":  # not who looks at all modules of the package
+    initialize()
