@@ -44,7 +44,7 @@ SCRIPTS = {
     "ingest": (),
     "viewer": (),
     "page": (),
-    "collector": ("--rounds", "3", "--rounds-with-bar", "13"),
+    "collector": ("--rounds", "2", "--rounds-with-bar", "13"),
     "soak": (),
 }
 """In this order, with these arguments."""

@@ -168,6 +168,7 @@ def test_lost_metrics_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("Failed to export spans batch code: 401, reason: Unauthorized", "401 Unauthorized"),
         ("Transient error Service Unavailable encountered while exporting spans batch", "Service Unavailable"),
         ("Failed to export: Read timed out. (read timeout=10)", "no answer in time"),
+        ("code: None, reason: Remote end closed connection without response", "connection closed by the peer"),
         (
             "Failed to export traces to c:1, error code: StatusCode.UNAUTHENTICATED, error details: no token",
             "UNAUTHENTICATED no token",

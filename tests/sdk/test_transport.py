@@ -104,6 +104,18 @@ def test_status_and_header_fields_are_passed_on(server: Server) -> None:
     assert (result.status_code, result.reason, result.headers().get("retry-after")) == (503, "Service Unavailable", "1")
 
 
+def test_without_time_nothing_is_sent(server: Server) -> None:
+    """An attempt for which no time is left has the result of the one before it; without one it has timed out."""
+    transport = Transport()
+    data = b"a batch"
+    first = transport.request("POST", f"{server.url}/busy", timeout=10, data=data)
+    assert transport.request("POST", f"{server.url}/busy", timeout=0.0, data=data) is first
+    other = transport.request("POST", f"{server.url}/busy", timeout=0.0, data=b"another")
+    transport.close()
+    assert (other.status_code, type(other.error)) == (None, TimeoutError)
+    assert [body for _, body, _ in server.requests] == [data]
+
+
 @pytest.mark.parametrize(
     ("text", "least_s", "most_s"),
     [

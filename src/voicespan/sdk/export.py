@@ -82,7 +82,7 @@ _PLAIN = (
     (r"(?i)Name or service not known|NameResolution|getaddrinfo|DNS resolution", UNKNOWN_HOST),
     (r"(?i)timed out|Deadline Exceeded", NO_ANSWER),
     (r"(?i)CERTIFICATE_VERIFY_FAILED|certificate verify failed", UNTRUSTED),
-    (r"Connection reset|Connection aborted|RemoteDisconnected|Socket closed", CLOSED),
+    (r"Connection reset|Connection aborted|RemoteDisconnected|Remote end closed|Socket closed", CLOSED),
 )
 _REASON = (
     r"(?s)code: (?P<code>\S+), reason: (?P<reason>.*)"

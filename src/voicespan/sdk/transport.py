@@ -76,6 +76,7 @@ class Transport:
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._closed = False
+        self._tried: tuple[bytes | None, Result] = None, Result()
 
     def request(
         self,
@@ -86,7 +87,20 @@ class Transport:
         timeout: float | None = None,
         data: bytes | None = None,
     ) -> Result:
-        """Send one request, in at most `timeout` seconds for each step of it; never raises."""
+        """Send one request, in at most `timeout` seconds for each step of it; never raises.
+
+        Where no time is left it is not sent: what has come of the same data before counts, when it was tried before.
+        """
+        if timeout is not None and timeout <= 0:  # a socket would not wait, and look as if the other side had closed it
+            tried, result = self._tried
+            return result if data is not None and data is tried else Result(error=TimeoutError("timed out"))
+        result = self._request(method, url, headers, timeout, data)
+        self._tried = data, result
+        return result
+
+    def _request(
+        self, method: str, url: str, headers: dict[str, str] | None, timeout: float | None, data: bytes | None
+    ) -> Result:
         parts = urlsplit(url)
         if timeout is not None and self.longest_s is not None:
             timeout = min(timeout, self.longest_s)
