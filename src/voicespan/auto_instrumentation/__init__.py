@@ -14,7 +14,7 @@ DIRECTORY = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 -
 
 
 def initialize() -> None:
-    """Load the distribution, its configurator and its instrumentors. Does not raise."""
+    """Load the distribution, its configurator and its instrumentors; the loader logs what it cannot load."""
     with collection.held():
         path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if here := DIRECTORY in path:  # what is started meanwhile (a detector may ask a program) starts nothing itself
