@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 
 _FIRST = 20_000
 """Below what Linux gives to connections and to port 0 (from 32,768): nobody else takes one of them meanwhile."""
 _EACH = 1_500
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-_next = itertools.count(os.getpid())  # so that two runs side by side seldom try the same
+_next = itertools.count(random.randrange(_EACH))  # so that two runs side by side seldom try the same
 
 
 def free_port() -> int:
     """Return a port of this machine that nobody listens on, another one each time.
+
+    It is reserved for a minute: a connection to it that its server closed leaves it in TIME_WAIT, where a server
+    that sets SO_REUSEADDR may have it, as all do, but neither this function elsewhere nor a connection.
 
     Raises:
         OSError: none of a worker's ports is free.
@@ -25,8 +29,11 @@ def free_port() -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # only now: to bind is to find out
                 probe.listen()
             except OSError:
                 continue
+            with socket.create_connection(probe.getsockname()):
+                probe.accept()[0].close()
             return port
     raise OSError("no port is free")

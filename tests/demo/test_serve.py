@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -41,6 +42,19 @@ def test_ends_when_its_parent_is_gone(role: str, free_port: int) -> None:
 def test_a_caller_that_reaches_nobody_fails(free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 1, and the reason is said."""
     assert serve.main(["caller", "--port", str(free_port), "--scenarios", "greeting"]) == 1
+    assert "the call failed" in capsys.readouterr().err
+
+
+def test_a_caller_that_reaches_a_stranger_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """So is it where somebody else listens, who hangs up without a word."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+
+        def hang_up() -> None:
+            stranger.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        port = str(stranger.getsockname()[1])
+        assert serve.main(["caller", "--port", port, "--scenarios", "greeting"]) == 1
     assert "the call failed" in capsys.readouterr().err
 
 

@@ -56,13 +56,15 @@ def _orchestrator(options: argparse.Namespace) -> int:
 
 
 def _caller(options: argparse.Namespace) -> int:
+    from websockets.exceptions import InvalidHandshake
+
     from voicespan.demo import caller
 
     names = options.scenarios.split(",")
     url = f"ws://127.0.0.1:{options.port}/call"
     try:
         return _run(caller.run(url, names, seed=options.seed, recording=options.recording))
-    except (caller.CallFailed, OSError) as error:
+    except (caller.CallFailed, InvalidHandshake, OSError) as error:
         sys.stderr.write(f"the call failed: {error}\n")
         return 1
 
