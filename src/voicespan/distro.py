@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
@@ -15,7 +14,7 @@ from voicespan.diagnostics import say
 from voicespan.integrations import known
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
     from opentelemetry.trace import Tracer
     from opentelemetry.util._importlib_metadata import EntryPoint
@@ -46,10 +45,15 @@ class VoicespanDistro(BaseDistro):  # type: ignore[misc]
         if not settings.current().disabled:
             set_defaults(os.environ)
             known.fix_stock()
-            _check_packages_once()
+            _check_late()
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
-        """Load an integration: one for each library, and OpenTelemetry's own ones when their library is imported."""
+        """Load an integration: one for each library, and OpenTelemetry's own ones when their library is imported.
+
+        Raises:
+            DependencyConflictError: it is not made for the version of its library; the loader logs that.
+
+        """
         if settings.current().disabled:
             return
         chosen = known.chosen(entry_point.name)
@@ -60,9 +64,12 @@ class VoicespanDistro(BaseDistro):  # type: ignore[misc]
                 level="debug",
             )
             return
-        known.when_imported(entry_point, lambda options: super(VoicespanDistro, self).load_instrumentor(
-            entry_point, **{**options, **kwargs}
-        ))  # fmt: skip
+
+        def load(options: Mapping[str, Any]) -> None:
+            known.check(entry_point)
+            super(VoicespanDistro, self).load_instrumentor(entry_point, **{**options, **kwargs})
+
+        known.when_imported(entry_point, load)
 
 
 class VoicespanConfigurator:
@@ -117,21 +124,14 @@ def setup_tracing(service_name: str | None = None) -> Tracer:
     return trace.get_tracer("voicespan")
 
 
-def _check_packages_once() -> None:
-    """Let the loader read the metadata of a package once, and not twice for each instrumentor in it: ours has nine."""
-    loader: Any = sys.modules.get(_LOADER)
-    check = getattr(loader, _CHECK, None)
-    if check is None:
-        return
-    found = cache(check)
+def _check_late() -> None:
+    """Have the loader not check versions: `load_instrumentor` does when it loads, which most libraries never see.
 
-    def check_once(distribution: Any) -> Any:
-        try:
-            return found(distribution)
-        except TypeError:  # somebody's own kind of distribution, which is no key
-            return check(distribution)
-
-    setattr(loader, _CHECK, check_once)
+    Reading the metadata of a package takes a millisecond.
+    """
+    loader = sys.modules.get(_LOADER)
+    if hasattr(loader, _CHECK):
+        setattr(loader, _CHECK, lambda _distribution: None)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

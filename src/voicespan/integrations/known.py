@@ -145,6 +145,22 @@ def when_imported(entry: EntryPoint, load: Callable[[Mapping[str, Any]], None]) 
         wrapt.register_post_import_hook(_Late(entry, library, load), library.module)
 
 
+def check(entry: EntryPoint) -> None:
+    """Raise where somebody else's instrumentor does not take the version of its library; ours look themselves.
+
+    Raises:
+        DependencyConflictError: with what it takes.
+
+    """
+    from opentelemetry.instrumentation import dependencies
+
+    if entry.dist is None or entry.value.startswith(_OURS):
+        return
+    conflict = dependencies.get_dist_dependency_conflicts(entry.dist)
+    if conflict is not None:
+        raise dependencies.DependencyConflictError(conflict)
+
+
 _under_way = threading.local()
 
 
@@ -177,10 +193,12 @@ class _Late:
         except ModuleNotFoundError as error:  # of no interest, as to OpenTelemetry's own loader
             say(f"late.{self._entry.name}", f"{self._entry.name} is not instrumented: {error}", level="debug")
         except Exception as error:
+            found = version(self._library.distribution)
             say(
                 f"late.{self._entry.name}",
-                f"{self._library.distribution} {version(self._library.distribution)} is not instrumented, and the "
+                f"{self._library.distribution} {found} is not instrumented, and the "
                 f"service runs on without its spans: {type(error).__name__}: {error}",
+                level="debug" if found is None else "warning",  # a module of that name, but of another package
             )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.instrumentation import dependencies
+from opentelemetry.instrumentation.dependencies import DependencyConflict, DependencyConflictError
 
 from voicespan import distro, hooked
 from voicespan.distro import VoicespanDistro
@@ -16,6 +20,7 @@ from voicespan.integrations.known import Library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -70,16 +75,45 @@ def test_opentelemetry_s_instrumentor_waits_for_its_library(monkeypatch: pytest.
     assert "click" in hooked._libraries
 
 
-def test_a_package_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader asks for each instrumentor of a package; one that cannot be remembered is looked through each time."""
-    checked: list[object] = []
-    loader: Any = types.SimpleNamespace(get_dist_dependency_conflicts=checked.append)
+@pytest.mark.parametrize(
+    ("version", "imported", "fits"), [("1.0", True, False), ("1.0", False, True), ("2.5", True, True)]
+)
+def test_a_version_is_checked_when_the_library_is_imported(
+    version: str, imported: bool, fits: bool, tmp_path: Path
+) -> None:
+    """Where OpenTelemetry's instrumentor does not take the version of its library, one line says so, and what it takes.
+
+    Nothing is said, and no time spent, in a process that never imports the library.
+    """
+    (tmp_path / "requests.py").write_text("")
+    about = tmp_path / f"requests-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: requests\nVersion: {version}\n")
+    names = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "VOICESPAN_"))}
+    program = "import requests" if imported else "pass"
+    done = subprocess.run(
+        [sys.executable, "-m", "voicespan", "run", "--", sys.executable, "-c", program],
+        env=names | {"PYTHONPATH": str(tmp_path), "VOICESPAN_LOG_LEVEL": "warning"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ("requests 1.0 is not instrumented" in done.stderr) is not fits
+    assert ('only instruments "requests~=2.0' in done.stderr) is not fits
+
+
+def test_what_nobody_waits_for_is_checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader checks nothing itself; what it hands over is checked before it is loaded, but for our own."""
+    loader: Any = types.SimpleNamespace(get_dist_dependency_conflicts=lambda _: "a conflict")
     monkeypatch.setitem(sys.modules, distro._LOADER, loader)
-    distro._check_packages_once()
-    usual, odd = object(), ["not hashable"]
-    for each in (usual, usual, odd, odd):
-        loader.get_dist_dependency_conflicts(each)
-    assert checked == [usual, odd, odd]
+    distro._check_late()
+    assert loader.get_dist_dependency_conflicts(None) is None
+    monkeypatch.setattr(dependencies, "get_dist_dependency_conflicts", lambda _: DependencyConflict("flask ~= 9"))
+    real = {each.name: each for each in entry_points(group=known.GROUP)}
+    known.check(real["livekit"])
+    with pytest.raises(DependencyConflictError, match="flask ~= 9"):
+        known.check(real["httpx"])
 
 
 def test_a_library_that_comes_with_another_s_instrumentor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
