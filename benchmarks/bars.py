@@ -80,12 +80,18 @@ def _growth(found: Found) -> Finding:
 
 
 def _start(found: Found) -> Finding:
-    ratio, bar, cpu_ms = Ratio.read(found["ratios"]["plain_sdk"]), found["bar"], found["added_cpu_ms"]
-    mb = found["added_rss_mb"]
-    words = (
-        f"{_words(ratio)}: {cpu_ms['voicespan']:.0f} ms where the plain SDK takes {cpu_ms['sdk']:.0f} and "
-        f"OpenTelemetry's own loader {cpu_ms['loader']:.0f}; {mb:.0f} MB"
-    )
+    words = f"OpenTelemetry's own loader {found['added_cpu_ms']['loader']:.0f}"
+    return _started(found, "plain_sdk", "sdk", "voicespan", f" and {words}")
+
+
+def _start_with_all(found: Found) -> Finding:
+    return _started(found, "plain_sdk_all_installed", "all installed, sdk", "all installed")
+
+
+def _started(found: Found, name: str, sdk: str, ours: str, more: str = "") -> Finding:
+    ratio, bar, cpu_ms = Ratio.read(found["ratios"][name]), found["bar"], found["added_cpu_ms"]
+    mb = found["added_rss_mb"][ours]
+    words = f"{_words(ratio)}: {cpu_ms[ours]:.0f} ms where the plain SDK takes {cpu_ms[sdk]:.0f}{more}; {mb:.0f} MB"
     return Finding(words, ratio.at_most(bar["of_plain_sdk"]) if mb <= bar["mb"] else "not met")
 
 
@@ -170,6 +176,13 @@ BARS = (
         "at most 150/180 (0.833) of the plain SDK, which took 180 ms where the bar was set; at most 30 MB",
         "startup",
         _start,
+        is_ratio=True,
+    ),
+    Bar(
+        "the same where everything is installed that voicespan knows, and none of it imported",
+        "at most 0.833 of the plain SDK there, which loads no instrumentation; at most 30 MB",
+        "startup",
+        _start_with_all,
         is_ratio=True,
     ),
     Bar("exit with a Collector that refuses or never answers", "at most 2 s, one line", "startup_exit", _exit),

@@ -8,7 +8,8 @@ A round before them compiles all modules, as those of an installed package are, 
 Prints JSON; `loader` is what OpenTelemetry's own loader costs before it loads anything: every distribution pays it.
 
 The promise is about a service without frameworks, so these run in an environment that has voicespan, what it needs, and
-nothing else (requirements/alone.txt). Cases with `all installed` run where everything is that voicespan knows.
+nothing else (requirements/alone.txt). Cases with `all installed` run where everything is that voicespan knows, and are
+compared with the plain SDK there: its loader reads the metadata of every package, and imports nothing of them either.
 """
 
 from __future__ import annotations
@@ -102,14 +103,16 @@ def all_cases(alone: str, url: str) -> dict[str, Case]:
     started, everything = (environment(python, clean, url) for python in (alone, sys.executable))
     off = {"OTEL_PYTHON_DISTRO": "none", "OTEL_PYTHON_CONFIGURATOR": "none"}
     without = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}
-    sdk = {"BENCH_SDK": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())}
+    sdk = clean | without | {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "PYTHONPATH": str(sdk_path())}
     run = (sys.executable, "-c", "from voicespan.cli import main; main()", "run", "--", sys.executable)
     return {
         "bare": Case((alone,), clean),
         # Without our instrumentors, which the SDK's own distribution would load because they are installed.
         "loader": Case((alone,), started | off | without),
-        "sdk": Case((alone,), clean | sdk | without),
+        "sdk": Case((alone,), sdk),
         "voicespan": Case((alone,), started),
+        "all installed, bare": Case((sys.executable,), clean),
+        "all installed, sdk": Case((sys.executable,), sdk),
         "all installed, no integrations": Case((sys.executable,), everything | without),
         "all installed": Case((sys.executable,), everything),
         "all installed, voicespan run": Case(
@@ -166,24 +169,27 @@ def summary(measured: dict[str, list[Run]]) -> dict[str, object]:
     without, everything = cases["all installed, no integrations"], cases["all installed"]
     integrations = {key: round(everything[key] - without[key], 1) for key in ("cpu_ms", "rss_mb", "modules")}
     paired_ms = statistics.median(
-        with_it.ms - bare.ms for with_it, bare in zip(measured["voicespan"], measured["bare"], strict=True)
+        with_it.ms - none.ms for with_it, none in zip(measured["voicespan"], measured["bare"], strict=True)
     )
     added_ms = cases["voicespan"]["ms_min"] - cases["bare"]["ms_min"]
-    added_mb = cases["voicespan"]["rss_mb"] - cases["bare"]["rss_mb"]
-    cpu_ms = {name: case["cpu_ms"] - cases["bare"]["cpu_ms"] for name, case in cases.items()}
-    added = {
-        name: [run.cpu_ms - bare.cpu_ms for run, bare in zip(measured[name], measured["bare"], strict=True)]
-        for name in ("sdk", "voicespan")
-    }
+
+    bare = {name: "all installed, bare" if name.startswith("all installed") else "bare" for name in cases}
+
+    def added(name: str) -> list[float]:
+        return [run.cpu_ms - none.cpu_ms for run, none in zip(measured[name], measured[bare[name]], strict=True)]
+
     return {
         "python": sys.version.split()[0],
         "cases": cases,
         "added_ms_min": round(added_ms, 1),
         "added_ms_paired_median": round(paired_ms, 1),
-        "added_rss_mb": round(added_mb, 1),
+        "added_rss_mb": {name: round(case["rss_mb"] - cases[bare[name]]["rss_mb"], 1) for name, case in cases.items()},
         "integrations_add": integrations,
-        "added_cpu_ms": {name: round(ms, 1) for name, ms in cpu_ms.items()},
-        "ratios": {"plain_sdk": Ratio.of(added["voicespan"], added["sdk"]).plain()},
+        "added_cpu_ms": {name: round(case["cpu_ms"] - cases[bare[name]]["cpu_ms"], 1) for name, case in cases.items()},
+        "ratios": {
+            "plain_sdk": Ratio.of(added("voicespan"), added("sdk")).plain(),
+            "plain_sdk_all_installed": Ratio.of(added("all installed"), added("all installed, sdk")).plain(),
+        },
         "bar": {"of_plain_sdk": round(BAR, 3), "mb": BAR_MB},
     }
 

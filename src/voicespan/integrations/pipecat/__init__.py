@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 
 from voicespan import hooked
 from voicespan.diagnostics import say
+from voicespan.guard import swallowed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,13 +25,26 @@ SETUP_FILE = str(Path(__file__).with_name("setup.py"))
 
 
 class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Entry point `opentelemetry_instrumentor`: has Pipecat call `setup.py` for every pipeline that it runs."""
+    """Entry point `opentelemetry_instrumentor`: waits for Pipecat to be imported."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the versions whose hooks are known."""
         return (SUPPORTED,)
 
     def _instrument(self, **kwargs: Any) -> None:
+        wrapt.register_post_import_hook(_install, "pipecat")
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        left = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
+        if left:
+            os.environ[SETUP_FILES] = os.pathsep.join(left)
+        else:
+            os.environ.pop(SETUP_FILES, None)
+
+
+def _install(_module: object) -> None:
+    """Have Pipecat call `setup.py` for every pipeline. Never raises: an import of the service would fail."""
+    try:
         version = installed_version()
         if version is None:
             return
@@ -40,13 +54,8 @@ class PipecatInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         others = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
         os.environ[SETUP_FILES] = os.pathsep.join([*others, SETUP_FILE])
         wrapt.register_post_import_hook(_begin, "pipecat.pipeline.worker")
-
-    def _uninstrument(self, **kwargs: Any) -> None:
-        left = [path for path in os.environ.get(SETUP_FILES, "").split(os.pathsep) if path and path != SETUP_FILE]
-        if left:
-            os.environ[SETUP_FILES] = os.pathsep.join(left)
-        else:
-            os.environ.pop(SETUP_FILES, None)
+    except Exception as error:
+        swallowed("pipecat", error)
 
 
 def _begin(_module: object) -> None:
