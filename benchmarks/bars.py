@@ -157,6 +157,20 @@ BARS = (
         is_ratio=True,
     ),
     Bar(
+        "on the calling thread, with every library that voicespan knows and its integration loaded",
+        "at most 1/8 (0.125) of the plain SDK",
+        "recording",
+        at_most("caller_loaded", EIGHTH, of="processes"),
+        is_ratio=True,
+    ),
+    Bar(
+        "all CPU, with all of them loaded",
+        "at most 1/6 (0.167) of the plain SDK",
+        "recording",
+        at_most("all_cpu_loaded", SIXTH, of="processes"),
+        is_ratio=True,
+    ),
+    Bar(
         "one 20 ms audio frame that comes in",
         "at most 1/8 (0.125) of one `Histogram.record`",
         "frames",

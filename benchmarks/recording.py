@@ -4,7 +4,8 @@ Paired and interleaved in one run, in CPU time: what the calling thread pays, an
 request exist (ours redacted, the SDK's not). `spans` are our turns where somebody else's span processor wants to see
 them, so that they go through the SDK. `held` is the longest that one step of our background work holds the interpreter.
 A process has its memory laid out in its own way, which makes a few percent: so it is several processes, each of which
-gives one ratio, the median of its pairs. Prints JSON: minima, medians, the ratios of the minima, since medians carry
+gives one ratio, the median of its pairs. `loaded` are processes with every library that voicespan knows, and with its
+integration, as a service has a few of them. Prints JSON: minima, medians, the ratios of the minima, since medians carry
 the machine's other work, and under `ratios` the median over the processes with its interval.
 
     python benchmarks/recording.py [--turns 100] [--rounds 31] [--processes 15]
@@ -13,12 +14,14 @@ the machine's other work, and under `ratios` the median over the processes with 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import metrics, trace
@@ -31,7 +34,9 @@ from workers.marked import our_turn
 from workers.twelve import traced
 
 from voicespan import breath
+from voicespan.distro import VoicespanDistro
 from voicespan.emit import BackgroundRecorder
+from voicespan.integrations import known
 from voicespan.metrics.instruments import nobody_reads
 from voicespan.sdk.batch import Limits
 from voicespan.sdk.export import BatchProcessor, BodySender
@@ -137,6 +142,14 @@ class Run(NamedTuple):
     held_ms: dict[str, float]
 
 
+def load() -> None:
+    """Load the integrations, and then what they wait for."""
+    for entry in entry_points(group=known.GROUP):
+        VoicespanDistro().load_instrumentor(entry)
+    for library in known.LIBRARIES:
+        importlib.import_module(library.module)
+
+
 def once(turns: int, rounds: int) -> Run:
     """Measure in this process."""
     plain, ours, seen = Way(), Ours(), Ours()
@@ -199,15 +212,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--processes", type=int, default=15)
     parser.add_argument("--once", action="store_true", help="measure in this process alone, and print all of it")
+    parser.add_argument("--loaded", action="store_true", help="with --once: with every library and its integration")
     arguments = parser.parse_args()
     if arguments.once:
+        if arguments.loaded:
+            load()
         print(json.dumps(once(arguments.turns, arguments.rounds)))
         return
     command = [sys.executable, __file__, "--once", "--turns", str(arguments.turns), "--rounds", str(arguments.rounds)]
-    runs = [
-        Run(*json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
-        for _ in range(arguments.processes)
-    ]
+    runs: list[Run] = []
+    loaded: list[Run] = []
+    for _ in range(arguments.processes):
+        for found, more in ((runs, ()), (loaded, ("--loaded",))):
+            done = subprocess.run([*command, *more], stdout=subprocess.PIPE, check=True)
+            found.append(Run(*json.loads(done.stdout.splitlines()[-1])))
     callers, alls = [run.caller for run in runs], [run.all_cpu for run in runs]
     print(
         json.dumps(
@@ -216,7 +234,12 @@ def main() -> None:
                 "processes": len(runs),
                 "caller": rows(callers),
                 "all_cpu_to_bytes": rows(alls),
-                "ratios": {"caller": ratio(callers), "all_cpu": ratio(alls)},
+                "ratios": {
+                    "caller": ratio(callers),
+                    "all_cpu": ratio(alls),
+                    "caller_loaded": ratio([run.caller for run in loaded]),
+                    "all_cpu_loaded": ratio([run.all_cpu for run in loaded]),
+                },
                 "held_ms": {name: min(run.held_ms[name] for run in runs) for name in runs[0].held_ms},
             },
             indent=2,

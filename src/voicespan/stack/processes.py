@@ -272,8 +272,10 @@ def _check_ports(service: Service) -> None:
     for port in service.ports:
         try:
             socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            raise StackError(f"{service.name} needs port {port}, which is taken by {ports.holder(port)}") from None
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = f"which is taken by {ports.holder(port)}" if taken else f"which it cannot have: {error.strerror}"
+            raise StackError(f"{service.name} needs port {port}, {why}") from None
 
 
 def _check_configuration(service: Service) -> None:
