@@ -17,9 +17,6 @@ _next = itertools.count(random.randrange(_EACH))  # so that two runs side by sid
 def free_port() -> int:
     """Return a port of this machine that nobody listens on, another one each time.
 
-    It is reserved for a minute: a connection to it that its server closed leaves it in TIME_WAIT, where a server
-    that sets SO_REUSEADDR may have it, as all do, but neither this function elsewhere nor a connection.
-
     Raises:
         OSError: none of a worker's ports is free.
 
@@ -29,11 +26,8 @@ def free_port() -> int:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # only now: to bind is to find out
                 probe.listen()
             except OSError:
                 continue
-            with socket.create_connection(probe.getsockname()):
-                probe.accept()[0].close()
             return port
     raise OSError("no port is free")

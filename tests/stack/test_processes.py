@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,16 @@ def test_a_service_that_ends_takes_the_others_with_it(stack: Stack) -> None:
     assert children(ANSWERS) == []
 
 
+def test_a_port_that_is_just_being_given_back_is_waited_for(stack: Stack) -> None:
+    """What somebody who has ended holds for a moment longer stops no start."""
+    one = service("one")
+    taken = socket.create_server(("127.0.0.1", one.ports[0]))
+    later = threading.Timer(0.3, taken.close)
+    later.start()
+    stack.up([one], lambda _: None)
+    later.join()
+
+
 def test_a_taken_port_is_said_before_anything_starts(stack: Stack) -> None:
     """A port that somebody holds is named, with who holds it, and no service is started."""
     one, two = service("one"), service("two")
@@ -100,6 +111,7 @@ def test_a_wrong_configuration_is_said_before_anything_starts(stack: Stack) -> N
 
 COLLECTOR_REFUSES = """
 import sys
+import threading
 sys.exit('''Error: failed to get config: decoding failed due to the following error(s):
 
 'processors' error reading configuration for "memory_limiter": decoding failed due to the following error(s):
@@ -148,6 +160,7 @@ def test_a_clock_that_is_set_loses_no_process(stack: Stack, monkeypatch: pytest.
 
 SLOW_UP = """
 import sys
+import threading
 from tests.stack.test_processes import FAILS, service
 from voicespan.stack.processes import Stack
 from pathlib import Path

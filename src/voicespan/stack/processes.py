@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+_PORT_TIMEOUT_S = 1.0
 _POLL_S = 0.1
 _ANSWER_TIMEOUT_S = 1.0
 _LOG_LINES = 12
@@ -270,12 +271,23 @@ def _end(process: psutil.Process) -> None:
 
 def _check_ports(service: Service) -> None:
     for port in service.ports:
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError as error:
+        # What was stopped a moment ago may hold its port still: the kernel closes its sockets when it comes to it.
+        until = time.monotonic() + _PORT_TIMEOUT_S
+        while (error := _refused(port)) is not None and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        if error is not None:
             taken = error.errno == errno.EADDRINUSE
             why = f"which is taken by {ports.holder(port)}" if taken else f"which it cannot have: {error.strerror}"
-            raise StackError(f"{service.name} needs port {port}, {why}") from None
+            raise StackError(f"{service.name} needs port {port}, {why}")
+
+
+def _refused(port: int) -> OSError | None:
+    """Return why nobody can listen on the port; None where it is free."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _check_configuration(service: Service) -> None:
