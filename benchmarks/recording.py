@@ -8,7 +8,7 @@ gives one ratio, the median of its pairs. `loaded` are processes with every libr
 integration, as a service has a few of them. Prints JSON: minima, medians, the ratios of the minima, since medians carry
 the machine's other work, and under `ratios` the median over the processes with its interval.
 
-    python benchmarks/recording.py [--turns 100] [--rounds 31] [--processes 15]
+    python benchmarks/recording.py [--turns 100] [--rounds 31] [--processes 25]
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--processes", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=25)
     parser.add_argument("--once", action="store_true", help="measure in this process alone, and print all of it")
     parser.add_argument("--loaded", action="store_true", help="with --once: with every library and its integration")
     arguments = parser.parse_args()

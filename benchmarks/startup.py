@@ -1,6 +1,6 @@
 """Time and memory that starting a process costs: bare, with plain auto-instrumentation, and with voicespan.
 
-    python benchmarks/startup.py [--rounds 61]
+    python benchmarks/startup.py [--rounds 121]
 
 The cases run in turn, so that a busy moment meets all of them; the smallest time of each is the one to trust, and on a
 busy machine the processor's time (`cpu_ms`). The telemetry goes to a receiver on this machine that answers at once.
@@ -60,7 +60,7 @@ class Answer(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--rounds", type=int, default=121)
     rounds = parser.parse_args().rounds
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
