@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import subprocess
@@ -93,6 +94,17 @@ def test_a_port_that_is_just_being_given_back_is_waited_for(stack: Stack) -> Non
     later.join()
 
 
+def test_a_port_that_nobody_may_have_is_said(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system refuses a port that nobody holds, its own reason is said."""
+
+    def refuse(_address: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(StackError, match="which it cannot have: Permission denied"):
+        stack.up([service("one")], lambda _: None)
+
+
 def test_a_taken_port_is_said_before_anything_starts(stack: Stack) -> None:
     """A port that somebody holds is named, with who holds it, and no service is started."""
     one, two = service("one"), service("two")
@@ -111,7 +123,6 @@ def test_a_wrong_configuration_is_said_before_anything_starts(stack: Stack) -> N
 
 COLLECTOR_REFUSES = """
 import sys
-import threading
 sys.exit('''Error: failed to get config: decoding failed due to the following error(s):
 
 'processors' error reading configuration for "memory_limiter": decoding failed due to the following error(s):
@@ -160,7 +171,6 @@ def test_a_clock_that_is_set_loses_no_process(stack: Stack, monkeypatch: pytest.
 
 SLOW_UP = """
 import sys
-import threading
 from tests.stack.test_processes import FAILS, service
 from voicespan.stack.processes import Stack
 from pathlib import Path
